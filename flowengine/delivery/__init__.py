@@ -1,0 +1,1 @@
+"""How an action's messages reach the far end: lanes, retry, dead letters."""

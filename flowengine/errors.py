@@ -1,0 +1,75 @@
+"""The exceptions of the public interface."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flowengine.i18n import _
+
+
+class OptionError(ValueError):
+    """An option's text is not what it should be. `offset`: where in the text, in characters, if known."""
+
+    def __init__(self, text: str, offset: int | None = None) -> None:
+        super().__init__(text)
+        self.offset = offset
+
+
+class Reject(Exception):
+    """This message will never go through: no further attempt, `on_error` has it.
+
+    reason: one sentence for the person who reads the dead letter. status: what the far end said, if it did.
+    """
+
+    def __init__(self, reason: str, *, status: int | str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
+
+
+class Retry(Exception):
+    """Not now: try again with backoff, or `after` so many seconds if the far end said so.
+
+    slow: nobody but a person can mend it (wrong credentials, wrong address): seldom, and loud.
+    """
+
+    def __init__(
+        self, reason: str, *, after: float | None = None, slow: bool = False, status: int | str | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.after = after
+        self.slow = slow
+        self.status = status
+
+
+class Missing(Reject):
+    """A path or a name leads nowhere in this message."""
+
+    def __init__(self, path: str, reached: str, value: Any) -> None:
+        found = {
+            "dict": _("an object without it"),
+            "list": _("a list"),
+            "str": _("a text"),
+            "NoneType": _("nothing"),
+            "bool": _("true or false"),
+            "int": _("a number"),
+            "float": _("a number"),
+            "bytes": _("bytes (put json-parse before this node)"),
+        }.get(type(value).__name__, type(value).__name__)
+        if type(value) is list:
+            found = _("a list of {n}").format(n=len(value))
+        super().__init__(
+            _("'{path}' is missing: {reached} is {found}").format(
+                path=path, reached=f"'{reached}'" if reached else _("the payload"), found=found
+            )
+        )
+        self.path = path
+
+
+class Stopping(Exception):
+    """The flow takes nothing new: it is being stopped. Whoever sent the message must send it again."""
+
+
+class StartError(Exception):
+    """A connection or a node cannot start; the text says why and what to do."""

@@ -1,0 +1,139 @@
+"""What travels through a chain: the message, what an action heard, why a node failed, and what became of an arrival."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+State = Literal["pending", "delivered", "dropped", "dead", "withdrawn"]
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What the far end answered to an action; `{result.status}` and so on until the next action."""
+
+    status: int | str | None = None
+    headers: Mapping[str, str] = {}
+    body: Any = None
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a node gave a message up; `{error.reason}` and so on in the chain that `on_error` names."""
+
+    node: str
+    reason: str
+    status: int | str | None = None
+    attempts: int = 0
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What a source should answer to whoever sent the message (see the node `http-reply`)."""
+
+    status: int = 200
+    body: Any = None
+    headers: Mapping[str, str] = {}
+
+
+class Outcome:
+    """What became of one arrival: it counts the parts that are still under way and says when the last is settled.
+
+    A source gets it from `emit`. It may be awaited, or a callback given to `emit` is called once, in the event loop, when no part
+    is left. `state` is then `dead` if any part is dead, else `delivered` if any was delivered, else `dropped`.
+    """
+
+    __slots__ = ("_settled", "_waiter", "dead", "delivered", "dropped", "open", "reason", "reply", "withdrawn")
+
+    def __init__(self, settled: Callable[[Outcome], None] | None = None) -> None:
+        self.open = 1
+        self.delivered = self.dropped = self.dead = 0
+        self.reason = ""
+        self.reply: Reply | None = None
+        self.withdrawn = False
+        self._settled = settled
+        self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def state(self) -> State:
+        """`pending` while a part is under way, then the worst that a part came to."""
+        if self.open:
+            return "withdrawn" if self.withdrawn else "pending"
+        if self.dead:
+            return "dead"
+        return "delivered" if self.delivered else "dropped"
+
+    def withdraw(self) -> None:
+        """Nobody waits for this any more: parts not yet in flight are dropped when their turn comes."""
+        self.withdrawn = True
+
+    def close_part(self) -> None:
+        """One part is settled (the engine calls this, after it counted the part)."""
+        self.open -= 1
+        if self.open:
+            return
+        if self._settled is not None:
+            self._settled(self)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def __await__(self) -> Generator[Any, None, Outcome]:
+        if self.open:
+            if self._waiter is None:
+                self._waiter = asyncio.get_running_loop().create_future()
+            yield from self._waiter
+        return self
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One message. Nodes never change it: `with_payload` and `with_meta` return a new one.
+
+    payload: what the message says; bytes as they came, or whatever the last step made of them.
+    meta: what is known about it by name (`topic`, `device`, `qos`, what `keep` stored).
+    id: minted at arrival (UUIDv7, RFC 9562 section 5.7), or made from content by `delivery: {id_from: ...}`.
+    time: arrival, in seconds since the epoch.
+    part: tells the parts of one arrival apart: the places in the splits it went through, "0", "0.2".
+    result, error: see `Result`, `Failure`.
+    outcome: what becomes of the whole arrival.
+    """
+
+    payload: Any
+    meta: Mapping[str, Any]
+    id: str
+    time: float
+    outcome: Outcome
+    part: str = ""
+    result: Result | None = None
+    error: Failure | None = None
+    acted: bool = False
+    frames: tuple[tuple[Any, int], ...] = ()
+
+    def with_payload(self, payload: Any) -> Message:
+        """The same message with another payload."""
+        return Message(
+            payload, self.meta, self.id, self.time, self.outcome, self.part,
+            self.result, self.error, self.acted, self.frames,
+        )  # fmt: skip
+
+    def with_meta(self, **names: Any) -> Message:
+        """The same message that also knows `names`."""
+        return self._but(meta={**self.meta, **names})
+
+    def _but(self, **changes: Any) -> Message:
+        return msgspec.structs.replace(self, **changes)
+
+
+_random = int.from_bytes(os.urandom(8), "big") >> 2
+_last_ms = 0
+
+
+def new_id() -> str:
+    """A UUIDv7 (RFC 9562 section 5.7, method 2 of 6.2: a counter seeded at random in place of the random bits)."""
+    global _random, _last_ms
+    _last_ms = max(time.time_ns() // 1_000_000, _last_ms)
+    _random = (_random + 1) & 0x3FFF_FFFF_FFFF_FFFF
+    low = _random | 0x8000_0000_0000_0000
+    text = f"{_last_ms:012x}7000{low:016x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -1,0 +1,1 @@
+"""From a checked flow to running chains: compile, run, settle, drain."""

@@ -1,0 +1,181 @@
+"""One flow at work: its chains compiled, its sources running, its books."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+
+from flowengine.delivery.deadletters import DeadLetters
+from flowengine.delivery.lanes import Lanes
+from flowengine.errors import Reject, Stopping
+from flowengine.flowfile.model import ChainDef, FlowDef, NodeDef
+from flowengine.i18n import N_
+from flowengine.logs import shorten
+from flowengine.message import Failure, Message, Outcome, new_id
+from flowengine.node import Action, Emit, Source, Step
+from flowengine.runtime.books import Books
+from flowengine.runtime.chain import TAKEN, Chain, StepCall, advance, fail
+
+_SAY_EVERY = 1.0
+_SOURCE_BACKOFF = (1.0, 60.0)
+
+
+class FlowRun:
+    """A compiled flow. It settles its messages and keeps their books; the engine starts and stops it."""
+
+    def __init__(self, flow: FlowDef, dead_letters: DeadLetters | None) -> None:
+        self.flow = flow
+        self.books = Books()
+        self.log: Any = structlog.get_logger(flow.name).bind(flow=flow.name)
+        self.stopping = False
+        self.failed_to_start = ""
+        self.dead_letters = dead_letters
+        self.burying = 0
+        self.lanes: list[Lanes] = []
+        self.sources: list[tuple[Source, Chain]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._said: dict[str, tuple[float, int]] = {}
+        self.chains = {name: Chain(name, self) for name in flow.chains}
+        for definition in flow.chains.values():
+            self._compile(definition)
+
+    def _compile(self, definition: ChainDef) -> None:
+        chain = self.chains[definition.name]
+        for node in definition.nodes:
+            for route, _mark in node.routes:
+                route.target = self.chains.get(route.text, route.text)
+            if isinstance(node.node, Source):
+                self.sources.append((node.node, chain))
+                continue
+            chain.nodes.append(node)
+            chain.steps.append(self._step(chain, len(chain.steps), node))
+
+    def _step(self, chain: Chain, at: int, node: NodeDef) -> StepCall:
+        call: StepCall
+        if isinstance(node.node, Action):
+            call = self._action(chain, at, node)
+        else:
+            assert isinstance(node.node, Step)
+            call = node.node.process
+        if node.keys.when is None:
+            return call
+        test, inner = node.keys.when.test, call
+        return lambda msg: inner(msg) if test(msg) else msg
+
+    def _action(self, chain: Chain, at: int, node: NodeDef) -> StepCall:
+        lanes = Lanes(
+            node,
+            taken=TAKEN,
+            done=lambda msg: advance(chain, at + 1, msg),
+            gave_up=lambda msg, error, attempts: fail(chain, at, msg, error, attempts),
+            dropped=self.drop,
+        )
+        self.lanes.append(lanes)
+        return lanes.submit
+
+    def pending(self) -> int:
+        """How many messages lie somewhere in this flow: counted where they lie."""
+        return sum(lanes.waiting() for lanes in self.lanes) + self.burying
+
+    def emitter(self, chain: Chain) -> Emit:
+        """The way in for one source."""
+        books = self.books
+
+        def emit(payload: Any, meta: Mapping[str, Any], settled: Callable[[Outcome], None] | None = None) -> Outcome:
+            if self.stopping:
+                raise Stopping(self.flow.name)
+            outcome = Outcome(settled)
+            books.received += 1
+            advance(chain, 0, Message(payload, meta, new_id(), time.time(), outcome))
+            return outcome
+
+        return emit
+
+    def start_sources(self) -> None:
+        """Run every source, each in a task of its own that is started again if it fails."""
+        for source, chain in self.sources:
+            self._tasks.append(asyncio.create_task(self._keep_running(source, self.emitter(chain))))
+
+    async def _keep_running(self, source: Source, emit: Emit) -> None:
+        wait, longest = _SOURCE_BACKOFF
+        while True:
+            try:
+                await source.run(emit)
+                return
+            except Exception:
+                source.log.exception("a source failed, it is started again", wait=wait)
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, longest)
+
+    async def stop_sources(self) -> None:
+        """Take nothing new."""
+        self.stopping = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def drain(self, seconds: float) -> None:
+        """Let what is under way settle, for so long."""
+        await asyncio.gather(*(lanes.drain(seconds) for lanes in self.lanes))
+
+    def finish(self, msg: Message) -> None:
+        """A message is at the end of its chain: delivered if an action or log had it, else dropped."""
+        if not msg.acted:
+            self.drop(msg, "no action had it")
+            return
+        self.books.delivered += 1
+        msg.outcome.delivered += 1
+        self._close(msg)
+
+    def drop(self, msg: Message, reason: str) -> None:
+        """The flow said that this message ends here."""
+        self.books.dropped += 1
+        self.books.reasons[reason] += 1
+        msg.outcome.dropped += 1
+        self._close(msg)
+
+    def bury(self, msg: Message, failure: Failure) -> None:
+        """Keep a message that was given up, with its reason; it is dead, and settled, when that is on the disk."""
+
+        def kept() -> None:
+            self.burying -= 1
+            self.books.dead += 1
+            self.books.reasons[failure.node] += 1
+            msg.outcome.dead += 1
+            msg.outcome.reason = failure.reason
+            self._close(msg)
+
+        self.burying += 1
+        if self.dead_letters is None:
+            kept()
+        else:
+            self.dead_letters.put(self.flow.name, msg, failure, kept)
+
+    def more(self, msg: Message, parts: int) -> None:
+        """A message became `parts` more of itself."""
+        self.books.received += parts
+        msg.outcome.open += parts
+
+    def _close(self, msg: Message) -> None:
+        try:
+            msg.outcome.close_part()
+        except Exception:
+            self.log.exception("a source failed when it was told what became of a message", id=msg.id)
+
+    def failed(self, node: NodeDef, msg: Message, error: BaseException) -> None:
+        """Say that a node gave a message up: at most one line a second for each node, with the number of those not said."""
+        now = time.monotonic()
+        last, unsaid = self._said.get(node.node.context.identity, (0.0, 0))
+        if now - last < _SAY_EVERY and last:
+            self._said[node.node.context.identity] = (last, unsaid + 1)
+            return
+        self._said[node.node.context.identity] = (now, 0)
+        about = {"id": msg.id, "payload": shorten(msg.payload), **({"and_before": unsaid} if unsaid else {})}
+        if isinstance(error, Reject):
+            node.node.log.warning(N_("a message failed"), reason=str(error), **about)
+        else:
+            node.node.log.error(N_("a message failed: the node has a fault"), reason=str(error), exc_info=error, **about)
