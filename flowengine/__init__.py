@@ -27,11 +27,12 @@ from flowengine.node import (
 )
 from flowengine.options import Duration, OptionType, Path, Ref, Route, Routed, Secret
 from flowengine.plugins import hookimpl
-from flowengine.template import Reference, Template, Topic, Tree, Url, as_text
+from flowengine.template import Reference, Template, Topic, Tree, Url, as_text, check_name
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "N_",
     "Action",
     "Annotated",
     "Condition",
@@ -44,7 +45,6 @@ __all__ = [
     "Message",
     "Meta",
     "Missing",
-    "N_",
     "Node",
     "NodeOptions",
     "OptionError",
@@ -72,6 +72,7 @@ __all__ = [
     "Url",
     "_",
     "as_text",
+    "check_name",
     "hookimpl",
     "shorten",
 ]

@@ -17,7 +17,7 @@ from flowengine.errors import OptionError
 from flowengine.i18n import _
 from flowengine.message import Message
 from flowengine.options import OptionType
-from flowengine.template import Reference
+from flowengine.template import WORDS, Reference
 
 Eval = Callable[[Message], Any]
 
@@ -31,7 +31,6 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
-_WORDS = {"and", "or", "not", "in", "exists"}
 _CONSTANTS = {"true": True, "false": False, "null": None}
 _ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
@@ -208,7 +207,7 @@ class _Parser:
 
     def reference(self) -> Reference:
         kind, word, at = self.tokens[self.at]
-        if kind != "name" or word in _WORDS or word in _CONSTANTS:
+        if kind != "name" or word in WORDS:
             raise self.wrong(_("expected a reference, a number or a text in quotes"))
         self.at += 1
         try:

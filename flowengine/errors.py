@@ -44,27 +44,34 @@ class Retry(Exception):
 
 
 class Missing(Reject):
-    """A path or a name leads nowhere in this message."""
+    """A path or a name leads nowhere in this message. The sentence is made when somebody reads it: absence is common."""
 
     def __init__(self, path: str, reached: str, value: Any) -> None:
+        Exception.__init__(self, path)
+        self.path = path
+        self.reached = reached
+        self.status = None
+        self._kind = type(value).__name__
+        self._length = len(value) if type(value) is list else 0
+
+    @property
+    def reason(self) -> str:  # type: ignore[override]
+        """Which path, and how far it leads."""
         found = {
             "dict": _("an object without it"),
-            "list": _("a list"),
+            "list": _("a list of {n}").format(n=self._length),
             "str": _("a text"),
             "NoneType": _("nothing"),
             "bool": _("true or false"),
             "int": _("a number"),
             "float": _("a number"),
             "bytes": _("bytes (put json-parse before this node)"),
-        }.get(type(value).__name__, type(value).__name__)
-        if type(value) is list:
-            found = _("a list of {n}").format(n=len(value))
-        super().__init__(
-            _("'{path}' is missing: {reached} is {found}").format(
-                path=path, reached=f"'{reached}'" if reached else _("the payload"), found=found
-            )
-        )
-        self.path = path
+        }.get(self._kind, self._kind)
+        reached = f"'{self.reached}'" if self.reached else _("the payload")
+        return _("'{path}' is missing: {reached} is {found}").format(path=self.path, reached=reached, found=found)
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class Stopping(Exception):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from pathlib import Path as FilePath
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import msgspec
 import structlog
@@ -17,13 +17,21 @@ from flowengine.message import Message, Outcome, Result
 from flowengine.options import Routed
 
 
-class NodeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all options structs; also of structs inside one.
+class _Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Base of all options structs; also of structs inside one. They are frozen: options never change.
 
     bare: the option that may stand alone, as in `filter: CONDITION`.
     """
 
     bare: ClassVar[str] = ""
+
+
+if TYPE_CHECKING:
+    NodeOptions = _Options  # a type checker would ask every node for `frozen=True`
+else:
+
+    class NodeOptions(_Options, frozen=True):
+        __doc__ = _Options.__doc__
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -53,6 +61,9 @@ class Drop(msgspec.Struct, frozen=True):
 
 
 StepResult = Message | Routed | Drop | Iterable[Message | Routed] | None
+
+
+Answer = Result | Drop | None
 
 
 class Part:
@@ -95,7 +106,12 @@ class Node(Part):
 
 
 class Step(Node):
-    """A node that only computes: a message in, a message, several, none or a route out. Most nodes are steps."""
+    """A node that only computes: a message in, a message, several, none or a route out. Most nodes are steps.
+
+    comes_back: the messages it routes come back to its chain (`Route.call`).
+    """
+
+    comes_back: ClassVar[bool] = False
 
     def process(self, msg: Message) -> StepResult:
         """Return the message or a new one, an iterable of them, None or `Drop(reason)`, or `route.to(msg)`.
@@ -124,8 +140,8 @@ class Action(Node):
         """Whether a yes means that the far end has the message."""
         return True
 
-    def deliver(self, msg: Message) -> Awaitable[Result | None] | Result | None:
-        """Bring the message to the far end; return what it said, or None.
+    def deliver(self, msg: Message) -> Awaitable[Answer] | Answer:
+        """Bring the message to the far end; return what it said, or None; `Drop(reason)` where the message is worthless now.
 
         Raises Retry(reason, after=seconds) for what may go better later, Reject(reason) for what never will. Network errors (OSError,
         TimeoutError) count as Retry; any other exception as Reject.

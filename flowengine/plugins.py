@@ -133,7 +133,9 @@ def _classes(module: ModuleType) -> list[type[Any]]:
 
 def _reason(error: BaseException) -> str:
     """The error and the line it comes from, for the person who mends the plugin."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename and f.filename != __file__]
+    frames = [
+        f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename and f.filename != __file__
+    ]
     if isinstance(error, SyntaxError) and error.filename:
         return f"{Path(error.filename).name}:{error.lineno}: {type(error).__name__}: {error.msg}"
     where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}: " if frames else ""

@@ -27,6 +27,18 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _encode = msgspec.json.Encoder().encode
 
 
+WORDS = ("and", "or", "not", "in", "exists", "true", "false", "null")
+"""Words of the condition language."""
+
+
+def check_name(name: str) -> None:
+    """Raise OptionError if `name` cannot name metadata: it must be a name and mean nothing else already."""
+    if _NAME.fullmatch(name) is None:
+        raise OptionError(_("'{name}' is no name: use letters, digits and _, and no digit first").format(name=name))
+    if name in RESERVED + WORDS:
+        raise OptionError(_("'{name}' has a meaning of its own: choose another name").format(name=name))
+
+
 class Reference:
     """What stands between braces, and in a condition without them: a root, a path below it, and for a time how to write it.
 
@@ -174,7 +186,9 @@ class Topic(Template):
     def value(self, value: Any) -> str:
         text = as_text(value)
         if any(c in "/+#" or c < " " or "\x7f" <= c < "\xa0" for c in text):
-            raise Reject(_("'{value}' cannot stand in a topic: it holds / + # or a control character").format(value=text[:80]))
+            raise Reject(
+                _("'{value}' cannot stand in a topic: it holds / + # or a control character").format(value=text[:80])
+            )
         return text
 
 

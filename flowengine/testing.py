@@ -23,8 +23,8 @@ from flowengine.flowfile.problems import FlowError, Problems, Source, ordered
 from flowengine.flowfile.reader import Reader, mark_of
 from flowengine.flowfile.substitute import Scope
 from flowengine.flowfile.tree import Scalar, parse
-from flowengine.message import Message, Outcome, Result, new_id
-from flowengine.node import Action, Connection, Context, Drop, Part, Step
+from flowengine.message import Message, Outcome, new_id
+from flowengine.node import Action, Answer, Connection, Context, Drop, Part, Step
 from flowengine.options import Routed
 
 __all__ = ["FlowError", "deliver", "make", "message", "process"]
@@ -80,7 +80,7 @@ def process(node: Step, msg: Message) -> list[Message | Routed]:
     return [made] if isinstance(made, Message | Routed) else list(made)
 
 
-async def deliver(node: Action, msg: Message) -> Result | None:
+async def deliver(node: Action, msg: Message) -> Answer:
     """Have the action deliver one message, once: what it returns, or the Retry or Reject it raises."""
     if not node.inline and not inspect.iscoroutinefunction(node.deliver):
         made = await asyncio.to_thread(node.deliver, msg)

@@ -40,7 +40,10 @@ def check(flows: tuple[Path, ...], plugin_folders: tuple[Path, ...], as_json: bo
     show_broken(registry)
     show_problems(loaded.problems)
     if loaded.errors:
-        click.echo(_("{errors} errors, {warnings} warnings").format(errors=len(loaded.errors), warnings=len(loaded.warnings)), err=True)
+        click.echo(
+            _("{errors} errors, {warnings} warnings").format(errors=len(loaded.errors), warnings=len(loaded.warnings)),
+            err=True,
+        )
         sys.exit(1)
     for flow in loaded.project.flows:
         nodes = len(flow.nodes())

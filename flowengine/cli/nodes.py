@@ -75,11 +75,17 @@ def _show(d: Description) -> None:
     if d.options:
         click.secho(_("Options"), bold=True)
         for option in d.options:
-            extra = _("required") if option.required else (_("default {value}").format(value=option.default) if option.default else "")
+            extra = (
+                _("required")
+                if option.required
+                else (_("default {value}").format(value=option.default) if option.default else "")
+            )
             bare = _("may stand alone") if option.bare else ""
             notes = ", ".join(n for n in (option.kind, extra, bare) if n)
             click.echo(f"  {click.style(option.name, bold=True)} ({notes})")
-            click.echo(f"      {option.description}" + (f"; {_('as in')} {option.examples[0]}" if option.examples else ""))
+            click.echo(
+                f"      {option.description}" + (f"; {_('as in')} {option.examples[0]}" if option.examples else "")
+            )
         click.echo()
     if d.guarantees:
         click.secho(_("Guarantees"), bold=True)

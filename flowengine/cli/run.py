@@ -35,7 +35,9 @@ _STILL = 5.0
 """Seconds after which it is said what is not ready yet."""
 
 
-@click.command(help=_("Run flow files until Ctrl-C or SIGTERM, then print the books. Exits with 78 if a flow file has an error."))
+@click.command(
+    help=_("Run flow files until Ctrl-C or SIGTERM, then print the books. Exits with 78 if a flow file has an error.")
+)
 @flows_argument
 @plugins_option
 @click.option(

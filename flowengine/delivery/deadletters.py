@@ -108,7 +108,9 @@ class DeadLetters:
         except sqlite3.Error as error:
             if database.in_transaction:
                 database.execute("ROLLBACK")
-            log.error("dead letters cannot be written; their senders are not told yes", file=str(self.path), reason=str(error))
+            log.error(
+                "dead letters cannot be written; their senders are not told yes", file=str(self.path), reason=str(error)
+            )
             return False
         return True
 

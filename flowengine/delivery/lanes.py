@@ -21,15 +21,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from flowengine.delivery import retry
+from flowengine.delivery.settings import Delivery
 from flowengine.errors import Reject, Retry
-from flowengine.flowfile.model import Delivery, NodeDef
 from flowengine.i18n import _
 from flowengine.message import Message, Result
-from flowengine.node import Action
+from flowengine.node import Action, Answer, Drop
 
 Done = Callable[[Message], None]
 GaveUp = Callable[[Message, BaseException, int], None]
-Expired = Callable[[Message, str], None]
+Dropped = Callable[[Message, str], None]
 NO_ORDER = "none"
 _NETWORK = (OSError, TimeoutError, ConnectionError)
 
@@ -45,7 +45,7 @@ class Lane:
         self.rest: deque[Message] | None = None
         self.attempts = 0
         self.since = 0.0
-        self.under_way: Awaitable[Result | None] | None = None
+        self.under_way: Awaitable[Answer] | None = None
 
     def __len__(self) -> int:
         return 1 + (len(self.rest) if self.rest else 0)
@@ -54,10 +54,11 @@ class Lane:
 class Lanes:
     """All lanes of one action. `submit` is its place in the chain; `done`, `gave_up` and `dropped` say what became of a message."""
 
-    def __init__(self, node: NodeDef, *, taken: Any, done: Done, gave_up: GaveUp, dropped: Expired) -> None:
-        assert isinstance(node.node, Action)
-        self.action = node.node
-        self.settings = node.keys.delivery or Delivery()
+    def __init__(
+        self, action: Action, settings: Delivery, *, taken: Any, done: Done, gave_up: GaveUp, dropped: Dropped
+    ) -> None:
+        self.action = action
+        self.settings = settings
         self.taken = taken
         self.done = done
         self.gave_up = gave_up
@@ -101,6 +102,8 @@ class Lanes:
                 self.lanes[key] = lane
                 self._again(lane, error)
                 return self.taken
+            if type(made) is Drop:
+                return made
             if not inspect.isawaitable(made):
                 return msg._but(result=made or Result(), acted=True)
             lane.under_way = made
@@ -121,11 +124,11 @@ class Lanes:
             return lambda msg: next(self._numbers)
         return order_by.render
 
-    def _way(self) -> Callable[[Message], Awaitable[Result | None]]:
+    def _way(self) -> Callable[[Message], Awaitable[Answer]]:
         deliver: Any = self.action.deliver
         if self.action.inline:
 
-            async def on_the_spot(msg: Message) -> Result | None:
+            async def on_the_spot(msg: Message) -> Answer:
                 made = deliver(msg)
                 return await made if inspect.isawaitable(made) else made
 
@@ -134,7 +137,7 @@ class Lanes:
             return deliver  # type: ignore[no-any-return]
         threads = ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix=self.action.context.identity)
 
-        async def in_a_thread(msg: Message) -> Result | None:
+        async def in_a_thread(msg: Message) -> Answer:
             return await asyncio.get_running_loop().run_in_executor(threads, deliver, msg)
 
         return in_a_thread
@@ -189,7 +192,10 @@ class Lanes:
                 self.action.log.info("delivering again", after_failures=self.trouble)
                 self.trouble = 0
             self._next(lane)
-            self.done(msg._but(result=result or Result(), acted=True))
+            if isinstance(result, Drop):
+                self.dropped(msg, result.reason)
+            else:
+                self.done(msg._but(result=result or Result(), acted=True))
 
     def _worthless(self, msg: Message) -> str:
         """Why a message need not be attempted any more, or nothing."""
@@ -224,7 +230,10 @@ class Lanes:
         self.trouble += 1
         if self.trouble == 1 or error.slow:
             self.action.log.warning(
-                "delivery failed, it is tried again", reason=error.reason, attempts=lane.attempts, next_try_in=round(seconds, 1)
+                "delivery failed, it is tried again",
+                reason=error.reason,
+                attempts=lane.attempts,
+                next_try_in=round(seconds, 1),
             )
         heapq.heappush(self._sleeping, (time.monotonic() + seconds, next(self._numbers), lane))
         self._arm()
@@ -255,3 +264,6 @@ class Lanes:
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
+        for lane in self.lanes.values():
+            if inspect.iscoroutine(lane.under_way):
+                lane.under_way.close()

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from flowengine.flowfile.model import ChainDef, FlowDef, NodeDef, Project
 from flowengine.flowfile.problems import Mark, Problems, Source, suggestion
 from flowengine.i18n import _
-from flowengine.node import Action, Part, Source as SourceNode, Step
+from flowengine.node import Action, Part, Step
+from flowengine.node import Source as SourceNode
 from flowengine.options import Route
 from flowengine.template import RESERVED, Reference
 
@@ -125,7 +126,9 @@ class _Checker:
             if chain.inline or starts or chain.name in targets or not chain.nodes:
                 continue
             here = self.problems.at(f"chains.{chain.name}")
-            text = _("nobody enters this chain: begin it with a source, or name it in a route, run, copy-to or on_error")
+            text = _(
+                "nobody enters this chain: begin it with a source, or name it in a route, run, copy-to or on_error"
+            )
             if chain.name in self.flow.set_aside:
                 here.warn(chain.mark, _("only a disabled node enters this chain"))
             else:
@@ -203,9 +206,14 @@ class _Checker:
                 if any(isinstance(n.node, Action) for n in chain.nodes) or targets & (hopeful | {"dead"}):
                     hopeful.add(chain.name)
         for chain in self.flow.chains.values():
-            if chain.name not in hopeful and chain.nodes and not self.entry[chain.name].result:
+            called = any(_comes_back(n) for n in self.flow.nodes() for r, _mark in n.routes if r.text == chain.name)
+            if chain.name not in hopeful and chain.nodes and not called and not self.entry[chain.name].result:
                 here = self.problems.at(f"chains.{_plain(chain.name)}")
                 here.warn(chain.mark, _("whatever comes in here is dropped: no action and no log on any way"))
+
+
+def _comes_back(node: NodeDef) -> bool:
+    return isinstance(node.node, Step) and node.node.comes_back
 
 
 def _passes_on(node: NodeDef) -> bool:
@@ -224,7 +232,11 @@ def _unknown(reference: Reference, known: Knowledge) -> str:
     names = sorted(known.names)
     hint = suggestion(reference.root, [*names, *RESERVED])
     if not hint:
-        hint = _("; known here: {names}").format(names=", ".join([*names, "payload...."])) if names else _("; a field of the payload is written payload.{name}").format(name=reference.root)
+        hint = (
+            _("; known here: {names}").format(names=", ".join([*names, "payload...."]))
+            if names
+            else _("; a field of the payload is written payload.{name}").format(name=reference.root)
+        )
     return _("unknown reference '{name}'{hint}").format(name=reference.text, hint=hint)
 
 

@@ -43,7 +43,12 @@ class Description(msgspec.Struct, frozen=True):
     @property
     def kind_name(self) -> str:
         """The kind in the reader's language."""
-        names = {"source": _("a source"), "step": _("a step"), "action": _("an action"), "connection": _("a connection")}
+        names = {
+            "source": _("a source"),
+            "step": _("a step"),
+            "action": _("an action"),
+            "connection": _("a connection"),
+        }
         return names[self.kind]
 
 
@@ -112,7 +117,12 @@ def _default(field: inspect.Field) -> str:
     value = field.default
     if isinstance(value, OptionType):
         value = value.text
-    if value is None or value is inspect.NODEFAULT or value == "" or isinstance(value, msgspec.Struct | msgspec.UnsetType):
+    if (
+        value is None
+        or value is inspect.NODEFAULT
+        or value == ""
+        or isinstance(value, msgspec.Struct | msgspec.UnsetType)
+    ):
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value)
 

@@ -75,17 +75,18 @@ def _node(registry: Registry) -> Schema:
     keys = schema.of_options(NodeKeys)["properties"]
     types = {name: _part(cls) for name, cls in sorted(registry.nodes.items())}
     alone = [name for name, cls in sorted(registry.nodes.items()) if not _needs(cls.Options)]
+    descriptions = {name: types[name]["description"] for name in alone}
     return {
-        "anyOf": [
-            {
-                "type": "object",
-                "properties": {**types, **keys},
-                "patternProperties": {"^x-": {}},
-                "additionalProperties": False,
-                "minProperties": 1,
-            },
-            {"type": "string", "enum": alone},
-        ]
+        "if": {"type": "string"},
+        "then": {"anyOf": [{"const": name, "description": text} for name, text in descriptions.items()]},
+        "else": {
+            "type": "object",
+            "title": _("a node"),
+            "properties": {**types, **keys},
+            "patternProperties": {"^x-": {}},
+            "additionalProperties": False,
+            "minProperties": 1,
+        },
     }
 
 

@@ -66,7 +66,9 @@ def read_params(tree: Tree | None, given: MappingType[str, Value], scope: Scope,
         scope.unknown.add(key.text)
         before = problems.count()
         default = body.get("default") if isinstance(body, Mapping) else None
-        trimmed = Mapping(body.mark, [i for i in body.items if i[0].text != "default"]) if isinstance(body, Mapping) else body
+        trimmed = (
+            Mapping(body.mark, [i for i in body.items if i[0].text != "default"]) if isinstance(body, Mapping) else body
+        )
         param = Reader(here, Scope(scope.folder, environ=scope.environ)).read(trimmed, Param, key.mark)
         if param is None or problems.count() > before:
             continue
@@ -96,7 +98,11 @@ def _param_value(
         problems.error(mark, _("a default is one text, number or true/false"))
         return None
     else:
-        way = _("; set the environment variable {name}, or give a default").format(name=param.env) if param.env else _(": give a default, or env")
+        way = (
+            _("; set the environment variable {name}, or give a default").format(name=param.env)
+            if param.env
+            else _(": give a default, or env")
+        )
         problems.error(key.mark, _("'{name}' has no value{way}").format(name=key.text, way=way))
         return None
     try:
@@ -166,7 +172,9 @@ class FlowReader:
         if not inline and NAME.fullmatch(name) is None:
             self.problems.error(mark, _("a name has letters, digits, - and _ only"), where)
         if not inline and name in ("drop", "dead", "next"):
-            self.problems.error(mark, _("'{name}' has a meaning of its own and cannot name a chain").format(name=name), where)
+            self.problems.error(
+                mark, _("'{name}' has a meaning of its own and cannot name a chain").format(name=name), where
+            )
         chain = self.flow.chains[name] = ChainDef(name, mark, inline=inline)
         if not isinstance(body, Sequence) or not body.items:
             self.problems.error(body.mark, _("a chain is a list of nodes, each on a line with '- '"), where)
@@ -262,7 +270,10 @@ class FlowReader:
                 here.error(key.mark, text.format(key=key.text, type=cls.type))
             else:
                 hint = suggestion(key.text, KEYS)
-                here.error(key.mark, _("unknown key '{key}' beside {type}{hint}").format(key=key.text, type=cls.type, hint=hint))
+                here.error(
+                    key.mark,
+                    _("unknown key '{key}' beside {type}{hint}").format(key=key.text, type=cls.type, hint=hint),
+                )
         if isinstance(body, Mapping):
             for key, value in list(body.items):
                 if key.text in KEYS and key.text not in options:
@@ -301,7 +312,9 @@ def read_connections(
     if tree is None:
         return found
     if not isinstance(tree, Mapping):
-        problems.error(tree.mark, _("'connections' is a list of names, each with '{TYPE: options}' behind it"), "connections")
+        problems.error(
+            tree.mark, _("'connections' is a list of names, each with '{TYPE: options}' behind it"), "connections"
+        )
         return found
     for key, body in tree.items:
         here = problems.at(f"connections.{key.text}")
@@ -311,7 +324,9 @@ def read_connections(
         if isinstance(body, Scalar):
             body = Mapping(body.mark, [(body, Scalar(body.mark, "", True))])
         if not isinstance(body, Mapping) or len(body.items) != 1:
-            here.error(body.mark, _("expected one type with its options: '{name}: {{TYPE: options}}'").format(name=key.text))
+            here.error(
+                body.mark, _("expected one type with its options: '{name}: {{TYPE: options}}'").format(name=key.text)
+            )
             continue
         type_key, options_tree = body.items[0]
         cls = place.registry.connections.get(type_key.text)
@@ -323,7 +338,9 @@ def read_connections(
         if options is None:
             continue
         identity = f"{flow}/{key.text}" if flow else key.text
-        connection = make(cls, options, Context(identity, flow, key.text, place.state), options_tree, type_key.mark, here)
+        connection = make(
+            cls, options, Context(identity, flow, key.text, place.state), options_tree, type_key.mark, here
+        )
         if connection is None:
             continue
         for problem in connection.check():

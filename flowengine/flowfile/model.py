@@ -8,36 +8,11 @@ from typing import Annotated, ClassVar
 from msgspec import Meta
 
 from flowengine.condition import Condition
+from flowengine.delivery.settings import Delivery
 from flowengine.flowfile.problems import Mark, Source
 from flowengine.node import Connection, Node, NodeOptions
-from flowengine.options import Duration, Route
-from flowengine.template import Reference, Template
-
-
-class Delivery(NodeOptions):
-    """How the engine delivers an action's messages."""
-
-    order_by: Annotated[
-        Template | None,
-        Meta(
-            description="Messages of one value go in order, one in flight; by default the device, else the topic; `none` gives order up",
-            examples=["{device}"],
-        ),
-    ] = None
-    id_from: Annotated[
-        Template | None,
-        Meta(
-            description="Makes the message's id from its content, so that a repeat carries the same Idempotency-Key",
-            examples=["{device}/{payload.user_id}/{payload.bot_time}"],
-        ),
-    ] = None
-    give_up_after: Annotated[
-        Duration, Meta(description="A message that failed this long after its first attempt is dead", examples=["72h"])
-    ] = Duration("72h")
-    expire_after: Annotated[
-        Duration | None, Meta(description="A message this old is worthless: it is dropped as `expired`", examples=["30s"])
-    ] = None
-    concurrency: Annotated[int, Meta(description="How many messages may be in flight at once", ge=1, le=1024)] = 32
+from flowengine.options import Route
+from flowengine.template import Reference
 
 
 class NodeKeys(NodeOptions):
@@ -50,7 +25,9 @@ class NodeKeys(NodeOptions):
     when: Annotated[Condition | None, Meta(description="When this is false the node is passed by")] = None
     on_error: Annotated[
         Route | None,
-        Meta(description="Where a message goes when the node has given it up: dead (default), drop, next, a chain or nodes"),
+        Meta(
+            description="Where a message goes when the node has given it up: dead (default), drop, next, a chain or nodes"
+        ),
     ] = None
     delivery: Annotated[Delivery | None, Meta(description="How the engine delivers this action's messages")] = None
     disabled: Annotated[bool, Meta(description="Leave this node out")] = False

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping as MappingType
+from collections.abc import Iterable
+from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -99,7 +100,9 @@ class _Loader:
         check_claims(self.project, by_source)
         if not files and not self.found:
             names = ", ".join(p.as_posix() for p in paths)
-            text = _("there is no flow file (*.yaml) in {paths}; 'flowengine new project NAME' makes one").format(paths=names)
+            text = _("there is no flow file (*.yaml) in {paths}; 'flowengine new project NAME' makes one").format(
+                paths=names
+            )
             self.found.append(Problem(Source(paths[0] if paths else Path()), (0, 0), "", text))
         return Loaded(self.project, ordered(self.found), self.templates)
 
@@ -160,7 +163,9 @@ class _Loader:
         found = read_connections(file.top.get("connections"), self._place(), scope, file.problems, "")
         for name, definition in found.items():
             if name in self.project.shared:
-                text = _("connection '{name}' is in {file} already").format(name=name, file=self.project.shared[name].source)
+                text = _("connection '{name}' is in {file} already").format(
+                    name=name, file=self.project.shared[name].source
+                )
                 file.problems.error(definition.mark, text, f"connections.{name}")
             else:
                 self.project.shared[name] = definition
@@ -203,16 +208,26 @@ class _Loader:
             return None
         for key in ("params", "connections", "chains"):
             if (stray := file.top.get(key)) is not None:
-                file.problems.error(stray.mark, _("'{key}' belongs into the template: an instance has 'use' and 'with'").format(key=key), key)
+                file.problems.error(
+                    stray.mark,
+                    _("'{key}' belongs into the template: an instance has 'use' and 'with'").format(key=key),
+                    key,
+                )
         path = file.source.path.parent / use.text
         if not path.is_file():
             near = [f.relative_to(file.source.path.parent).as_posix() for f in flow_files([file.source.path.parent])]
             hint = suggestion(use.text, near)
-            file.problems.error(use.mark, _("there is no template {path}{hint}").format(path=path.as_posix(), hint=hint), where)
+            file.problems.error(
+                use.mark, _("there is no template {path}{hint}").format(path=path.as_posix(), hint=hint), where
+            )
             return None
         opened = self._open(path)
         if opened is not None and opened.kind != "template":
-            file.problems.error(use.mark, _("{path} is not a template: it begins with '{kind}:'").format(path=path.as_posix(), kind=opened.kind), where)
+            file.problems.error(
+                use.mark,
+                _("{path} is not a template: it begins with '{kind}:'").format(path=path.as_posix(), kind=opened.kind),
+                where,
+            )
             return None
         return opened
 
@@ -252,7 +267,9 @@ class _Loader:
             return
         for key, definition in list(params.items):
             declared = isinstance(definition, Mapping)
-            has = isinstance(definition, Mapping) and (definition.get("default") is not None or definition.get("env") is not None)
+            has = isinstance(definition, Mapping) and (
+                definition.get("default") is not None or definition.get("env") is not None
+            )
             if declared and not has and key.text not in given:
                 text = _("the template wants a value for '{name}': give it under 'with:'").format(name=key.text)
                 problems.error(use.mark, text, "use")

@@ -19,7 +19,8 @@ from flowengine.flowfile.substitute import Scope, Unset
 from flowengine.flowfile.tree import Mapping, Scalar, Sequence, Tree, comment_glued, core_value
 from flowengine.i18n import N_, _
 from flowengine.options import OptionType, Ref, Route
-from flowengine.template import Reference, Tree as PayloadTree
+from flowengine.template import Reference
+from flowengine.template import Tree as PayloadTree
 
 OptionsT = TypeVar("OptionsT", bound=msgspec.Struct)
 _BAD = object()
@@ -37,9 +38,7 @@ class Found:
 class Reader:
     """Reads one node's or connection's options. inline: makes a chain of a list of nodes on the spot and returns its name."""
 
-    def __init__(
-        self, problems: Problems, scope: Scope, inline: Callable[[Sequence, str], str] | None = None
-    ) -> None:
+    def __init__(self, problems: Problems, scope: Scope, inline: Callable[[Sequence, str], str] | None = None) -> None:
         self.problems = problems
         self.scope = scope
         self.inline = inline
@@ -65,7 +64,9 @@ class Reader:
         bare = schema.bare_option(options)
         if not isinstance(tree, Mapping) or (bare and tree.flow and self._braced_text(tree, options)):
             if not bare:
-                self.problems.error(tree.mark, _("expected options as 'name: value', found {found}").format(found=_kind(tree)))
+                self.problems.error(
+                    tree.mark, _("expected options as 'name: value', found {found}").format(found=_kind(tree))
+                )
                 return _BAD
             tree = Mapping(mark, [(Scalar(tree.mark, bare, True), tree)])
         values: dict[str, Any] = {}
@@ -85,7 +86,9 @@ class Reader:
 
     def _braced_text(self, tree: Mapping, options: type[msgspec.Struct]) -> bool:
         """`log: {device}` was meant as a text, not as an object with the key `device`."""
-        return len(tree.items) == 1 and _is_null(tree.items[0][1]) and tree.items[0][0].text not in schema.fields(options)
+        return (
+            len(tree.items) == 1 and _is_null(tree.items[0][1]) and tree.items[0][0].text not in schema.fields(options)
+        )
 
     def _value(self, tree: Tree, info: inspect.Type, where: str) -> Any:
         inner, _meta, nullable = schema.unwrap(info)
@@ -104,7 +107,9 @@ class Reader:
             case inspect.ListType(item_type=item) if isinstance(tree, Sequence):
                 read = [self._value(entry, item, f"{where}[{i}]") for i, entry in enumerate(tree.items)]
                 return [entry for entry in read if entry is not _BAD]
-            case inspect.LiteralType(values=values) if isinstance(tree, Scalar) and all(isinstance(v, str) for v in values):
+            case inspect.LiteralType(values=values) if isinstance(tree, Scalar) and all(
+                isinstance(v, str) for v in values
+            ):
                 return self._text(tree)
             case _:
                 return self.plain(tree)
@@ -229,6 +234,10 @@ def mark_of(tree: Tree | None, path: list[Any], bare: str = "", *, key: bool = F
         last = key and at == len(path) - 1
         if isinstance(tree, Mapping):
             entry = next(((k, v) for k, v in tree.items if k.text == step), None)
+            rest = ".".join(map(str, path[at:]))
+            whole = next(((k, v) for k, v in tree.items if k.text == rest), None)
+            if whole is not None:
+                return whole[0].mark if key else whole[1].mark
             if entry is None:
                 return None if at == 0 else tree.mark
             if last:
@@ -294,7 +303,9 @@ def _sentence(error: ValidationError) -> str:
             names = _(" or ").join(_(_TYPES[k]) for k in kinds if k != "null")
             hint = ""
             if "boolean" in kinds and str(value).lower() in ("yes", "on", "no", "off"):
-                hint = _(", did you mean '{word}'?").format(word="true" if str(value).lower() in ("yes", "on") else "false")
+                hint = _(", did you mean '{word}'?").format(
+                    word="true" if str(value).lower() in ("yes", "on") else "false"
+                )
             return _("expected {wanted}, found {found}").format(wanted=names, found=shown) + hint
         case "minimum" | "exclusiveMinimum":
             return _("{found} is too small: at least {limit}").format(found=shown, limit=wanted)
@@ -304,6 +315,10 @@ def _sentence(error: ValidationError) -> str:
             choices = ", ".join(_shown(w) for w in wanted)
             hint = suggestion(str(value), [str(w) for w in wanted])
             return _("expected one of {choices}, found {found}{hint}").format(choices=choices, found=shown, hint=hint)
+        case "minLength" | "minItems" | "minProperties":
+            return _("{found} is too short: at least {limit}").format(found=shown, limit=wanted)
+        case "maxLength" | "maxItems" | "maxProperties":
+            return _("{found} is too long: at most {limit}").format(found=shown, limit=wanted)
         case "pattern":
             return _("{found} does not have the form that is wanted here").format(found=shown)
         case _:

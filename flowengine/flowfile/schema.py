@@ -105,7 +105,8 @@ def _type(info: inspect.Type, editor: bool) -> Schema:
         case inspect.StructType(cls=cls):
             return of_options(cls) if editor else _struct(cls, editor)
         case inspect.StrType():
-            return {"type": "string"} if not editor else {"type": ["string", "number", "boolean"]}
+            kinds: Any = ["string", "number", "boolean"] if editor else "string"
+            return {"type": kinds, **_sized(info, "Length"), **({"pattern": info.pattern} if info.pattern else {})}
         case inspect.BoolType():
             return {"type": "boolean"}
         case inspect.IntType() | inspect.FloatType():
@@ -113,9 +114,9 @@ def _type(info: inspect.Type, editor: bool) -> Schema:
         case inspect.LiteralType(values=values):
             return {"enum": list(values)}
         case inspect.ListType(item_type=item) | inspect.VarTupleType(item_type=item):
-            return {"type": "array", "items": _type(item, editor)}
+            return {"type": "array", "items": _type(item, editor), **_sized(info, "Items")}
         case inspect.DictType(value_type=value):
-            return {"type": "object", "additionalProperties": _type(value, editor)}
+            return {"type": "object", "additionalProperties": _type(value, editor), **_sized(info, "Properties")}
         case _:
             return {}
 
@@ -131,6 +132,11 @@ def _number(info: inspect.IntType | inspect.FloatType) -> Schema:
         if value is not None:
             schema[key] = value
     return schema
+
+
+def _sized(info: Any, what: str) -> Schema:
+    found = ((f"min{what}", info.min_length), (f"max{what}", info.max_length))
+    return {key: value for key, value in found if value is not None}
 
 
 def _substitutable(schema: Schema) -> Schema:

@@ -84,7 +84,9 @@ class Scope:
         if value is None or (dash and not value):
             if not dash:
                 raise Unset(
-                    _("the environment variable {name} is not set; set it, or write ${{env:{name}:-default}}").format(name=name)
+                    _("the environment variable {name} is not set; set it, or write ${{env:{name}:-default}}").format(
+                        name=name
+                    )
                 )
             value = default
         return Value(value, value)

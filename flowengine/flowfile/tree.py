@@ -75,7 +75,9 @@ def parse(text: str, problems: Problems) -> Tree | None:
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
         mark_at = (before.count("\n"), len(before) - before.rfind("\n") - 1)
-        problems.error(mark_at, _("the character U+{code:04X} is not allowed in YAML").format(code=int(error.character)))
+        problems.error(
+            mark_at, _("the character U+{code:04X} is not allowed in YAML").format(code=int(error.character))
+        )
     except _Stop as stop:
         problems.error(stop.mark, stop.text)
     return None
@@ -89,7 +91,9 @@ def _syntax(error: yaml.MarkedYAMLError, lines: list[str]) -> str:
     if "\\t" in problem or (mark and line[mark.column : mark.column + 1] == "\t"):
         return _("a tab cannot indent in YAML: use spaces")
     value = re.match(r"\s*(?:- )?\s*[\w-]+:\s+\{", line)
-    if value and ("block end" in problem or "expected ',' or '}'" in problem or "while parsing a flow" in str(error.context)):
+    if value and (
+        "block end" in problem or "expected ',' or '}'" in problem or "while parsing a flow" in str(error.context)
+    ):
         return _("a text that begins with { stands in quotes (here it was read as an object in braces)")
     if "mapping values are not allowed" in problem:
         return _("a colon where none may stand: is the line indented too far, or does a text with ': ' need quotes?")
@@ -129,7 +133,9 @@ class _Composer:
         next(self.events)
         after = next(self.events)
         if not isinstance(after, yaml.StreamEndEvent):
-            self.problems.error(_at(after.start_mark), _("one file is one document: put what follows '---' into a file of its own"))
+            self.problems.error(
+                _at(after.start_mark), _("one file is one document: put what follows '---' into a file of its own")
+            )
         return tree
 
     def node(self, event: Any, depth: int) -> Tree:
@@ -139,7 +145,12 @@ class _Composer:
         if isinstance(event, yaml.AliasEvent):
             tree = self.anchors.get(event.anchor)
             if tree is None:
-                raise _Stop(mark, _("'*{name}' is not defined above; a text that begins with * stands in quotes").format(name=event.anchor))
+                raise _Stop(
+                    mark,
+                    _("'*{name}' is not defined above; a text that begins with * stands in quotes").format(
+                        name=event.anchor
+                    ),
+                )
             self.grow(mark, self.sizes[id(tree)])
             return tree
         start = self.count
@@ -173,10 +184,14 @@ class _Composer:
             if not isinstance(key, Scalar):
                 self.problems.error(key.mark, _("a key is a text; a text that begins with { or [ stands in quotes"))
             elif key.text == "<<" and key.plain:
-                self.problems.error(key.mark, _("merge keys (<<) are not used here: write the keys out, or make a template"))
+                self.problems.error(
+                    key.mark, _("merge keys (<<) are not used here: write the keys out, or make a template")
+                )
             elif key.text in seen:
                 first = seen[key.text][0] + 1
-                self.problems.error(key.mark, _("'{key}' stands twice; the first is in line {line}").format(key=key.text, line=first))
+                self.problems.error(
+                    key.mark, _("'{key}' stands twice; the first is in line {line}").format(key=key.text, line=first)
+                )
             else:
                 seen[key.text] = key.mark
                 mapping.items.append((key, value))

@@ -107,12 +107,16 @@ def _follow(chain: Chain, at: int, routed: Routed) -> tuple[Chain, int, Message]
     if type(target) is Chain:
         if routed.comes_back:
             msg = msg._but(frames=(*msg.frames, (chain, at + 1)))
+        elif msg.frames:
+            msg = msg._but(frames=())  # a route leaves and does not come back, also not to whoever ran this chain
         return target, 0, msg
     if target == "next":
         return chain, at + 1, msg
     node = chain.nodes[at]
     if target == "dead":
-        chain.ledger.bury(msg, msg.error or Failure(node.node.context.identity, _("the flow sends it to the dead letters")))
+        chain.ledger.bury(
+            msg, msg.error or Failure(node.node.context.identity, _("the flow sends it to the dead letters"))
+        )
     else:
         chain.ledger.drop(msg, msg.error.reason if msg.error else node.name)
     return None

@@ -11,6 +11,7 @@ import structlog
 
 from flowengine.delivery.deadletters import DeadLetters
 from flowengine.delivery.lanes import Lanes
+from flowengine.delivery.settings import Delivery
 from flowengine.errors import Reject, Stopping
 from flowengine.flowfile.model import ChainDef, FlowDef, NodeDef
 from flowengine.i18n import N_
@@ -67,8 +68,10 @@ class FlowRun:
         return lambda msg: inner(msg) if test(msg) else msg
 
     def _action(self, chain: Chain, at: int, node: NodeDef) -> StepCall:
+        assert isinstance(node.node, Action)
         lanes = Lanes(
-            node,
+            node.node,
+            node.keys.delivery or Delivery(),
             taken=TAKEN,
             done=lambda msg: advance(chain, at + 1, msg),
             gave_up=lambda msg, error, attempts: fail(chain, at, msg, error, attempts),
@@ -178,4 +181,6 @@ class FlowRun:
         if isinstance(error, Reject):
             node.node.log.warning(N_("a message failed"), reason=str(error), **about)
         else:
-            node.node.log.error(N_("a message failed: the node has a fault"), reason=str(error), exc_info=error, **about)
+            node.node.log.error(
+                N_("a message failed: the node has a fault"), reason=str(error), exc_info=error, **about
+            )

@@ -1,0 +1,96 @@
+# `make` lists what can be done. What a target needs is installed the first time, into .venv and nowhere else.
+#   make run PYTHON=python3.12        with that Python (the first time; `make clean` starts over)
+#   make run ARGS="--log-level debug" options for the command behind the target
+VENV ?= .venv
+ARGS ?=
+PYTEST_ARGS ?= -n 2
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --no-input --disable-pip-version-check
+LOCALE := flowengine/locale
+
+# Each of these files is touched when its step is done, so that the step is done once.
+MADE := $(VENV)/.made
+RUNTIME := $(VENV)/.runtime
+DEVELOPMENT := $(VENV)/.development
+EDITOR := tests/editor/node_modules/.installed
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run demo test lint types layers pytest mosquitto schema messages wheel lock clean
+
+help: ## List the targets  列出所有目标
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+
+run: $(RUNTIME) ## Run the flows of flows/  运行 flows/ 中的流程
+	@exec $(BIN)/flowengine run flows/ $(ARGS)
+
+demo: $(RUNTIME) ## Broker, backend, flow and simulated terminals together  代理、后端、流程和模拟终端一起运行
+	@exec $(BIN)/flowengine simulate demo $(ARGS)
+
+test: lint types layers pytest ## Everything CI checks  CI 检查的全部内容
+
+lint: $(DEVELOPMENT) ## Check style  检查代码风格
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --diff .
+
+types: $(DEVELOPMENT) ## Check types  检查类型
+	@$(BIN)/mypy
+
+layers: $(DEVELOPMENT) ## Check who imports whom  检查模块分层
+	@$(BIN)/lint-imports --no-logo
+
+pytest: $(DEVELOPMENT) $(EDITOR) mosquitto ## Run the tests (PYTEST_ARGS="-k topic")  运行测试
+	@$(BIN)/pytest $(PYTEST_ARGS)
+
+mosquitto:
+	@tools/setup mosquitto
+
+schema: $(RUNTIME) ## Write schemas/flow.schema.json anew  重新生成 schemas/flow.schema.json
+	@$(BIN)/flowengine schema >schemas/flow.schema.json.new
+	@mv schemas/flow.schema.json.new schemas/flow.schema.json
+
+messages: $(DEVELOPMENT) ## Collect texts to translate and compile the translations  提取并编译翻译
+	@mkdir -p $(LOCALE)
+	@$(BIN)/pybabel --quiet extract --project flowengine --copyright-holder "flowengine contributors" \
+		--keyword N_ --add-location file --output $(LOCALE)/flowengine.pot flowengine plugins
+	@test -d $(LOCALE)/zh_CN || $(BIN)/pybabel --quiet init --domain flowengine --locale zh_CN \
+		--input-file $(LOCALE)/flowengine.pot --output-dir $(LOCALE)
+	@$(BIN)/pybabel --quiet update --domain flowengine --input-file $(LOCALE)/flowengine.pot --output-dir $(LOCALE) \
+		--no-fuzzy-matching --ignore-pot-creation-date
+	@$(BIN)/pybabel compile --domain flowengine --directory $(LOCALE) --statistics
+
+wheel: $(RUNTIME) ## Build the wheel and the sdist into dist/  在 dist/ 中构建 wheel 和 sdist
+	@$(BIN)/hatchling build
+
+# No index address goes into a lock, and uv reads no configuration: what is locked are the public releases.
+COMPILE = $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock" --extra embedded $(ARGS) pyproject.toml
+
+lock: $(DEVELOPMENT) ## Lock the dependencies anew (ARGS=--upgrade for newer ones)  重新锁定依赖
+	@$(COMPILE) --group build --output-file requirements.lock
+	@$(COMPILE) --group dev --constraints requirements.lock --output-file requirements-dev.lock
+
+clean: ## Remove what make made; .flowengine/, which holds messages, stays  清理生成的文件(保留 .flowengine/)
+	rm -rf $(VENV) dist build tests/editor/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(MADE):
+	@tools/setup venv $(VENV)
+	@touch $@
+
+$(RUNTIME): requirements.lock pyproject.toml | $(MADE)
+	@echo "Installing what flowengine needs (once) / 正在安装依赖(仅一次)" >&2
+	@$(PIP) install --require-hashes --requirement requirements.lock
+	@$(PIP) install --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(DEVELOPMENT): requirements-dev.lock | $(RUNTIME)
+	@echo "Installing the development tools (once) / 正在安装开发工具(仅一次)" >&2
+	@$(PIP) install --require-hashes --requirement requirements-dev.lock
+	@touch $@
+
+$(EDITOR): tests/editor/package-lock.json | $(DEVELOPMENT)
+	@PATH="$$PWD/$(BIN):$$PATH" NODE_USE_SYSTEM_CA=1 npm --prefix tests/editor ci \
+		--ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel error >/dev/null
+	@touch $@

@@ -1,0 +1,196 @@
+"""The action `http-post`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+import msgspec
+
+from flowengine import (
+    Action,
+    Annotated,
+    Duration,
+    Message,
+    Meta,
+    NodeOptions,
+    Problem,
+    Reject,
+    Result,
+    Retry,
+    Template,
+    Tree,
+    Url,
+    _,
+)
+from flowengine_http.client import HttpClient, Response, SessionClient, origin
+from flowengine_http.headers import problems, render
+
+_JSON = "application/json"
+_EXCERPT = 200
+_LONGEST_WAIT = 3600.0
+_TRANSIENT = {408, 409, 425, 429}
+_OURS_TO_MEND = {401, 403, 404, 410}
+# What a structured-field string holds unescaped (RFC 9651 section 3.3.3), less the blank and the percent
+# sign.
+_PLAIN = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) not in '"\\%')
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+class HttpPost(Action):
+    """Sends each message to a URL as a POST.
+
+    The body is the payload, or what `body` makes: objects, lists and numbers as JSON, a text as a JSON text
+    (or as it stands if `headers` names a Content-Type that is not JSON), bytes as they are. References in
+    `url` are percent-encoded. The answer is `{result.status}`, `{result.headers.name}` (names in lower case)
+    and `{result.body}` (JSON if it says so, else text; its first 64 KB).
+
+    Guarantees:
+        2xx means delivered. Every attempt carries the same Idempotency-Key: the message's id, this node and
+        the part, so that the backend can tell a repeat. Tried again with backoff: network errors, timeouts,
+        answers that break off, 408, 409, 425, 429, 5xx; Retry-After is heeded, up to 1 h. Tried again slowly,
+        and said loudly: 401, 403, 404, 410, redirects (never followed), certificates that are not trusted.
+        Any other 4xx: the message is dead. No proxy from the environment, no cookies; what stands in the URL
+        beside the host is never logged.
+
+    Example:
+        - http-post: {url: "http://127.0.0.1:6688/api/records", headers: {X-Device: "{device}"}}
+          delivery: {id_from: "{device}/{payload.time}"}
+    """
+
+    type = "http-post"
+
+    class Options(NodeOptions):
+        bare: ClassVar[str] = "url"
+        url: Annotated[
+            Url,
+            Meta(
+                description="Where to post to, http or https",
+                examples=["http://127.0.0.1:6688/api/user/mqtt_msg"],
+            ),
+        ]
+        headers: Annotated[
+            dict[str, Template],
+            Meta(description="Headers to send", examples=[{"Authorization": "Bearer ${token}"}]),
+        ] = msgspec.field(default_factory=dict)
+        body: Annotated[
+            Tree | None,
+            Meta(description="What to send in place of the payload", examples=[{"user": "{payload.num}"}]),
+        ] = None
+        timeout: Annotated[
+            Duration,
+            Meta(description="How long one attempt may take, to the end of the answer", examples=["10s"]),
+        ] = Duration("10s")
+        ca: Annotated[
+            str,
+            Meta(
+                description="PEM file with the certificates to trust instead of the system's",
+                examples=["certs/ca.pem"],
+            ),
+        ] = ""
+
+    def setup(self) -> None:
+        self._client: HttpClient = SessionClient(timeout=self.options.timeout.seconds, ca=self.options.ca)
+        self._key_suffix = f"/{self.context.identity}/"
+        given = next((t.text for n, t in self.options.headers.items() if n.lower() == "content-type"), None)
+        self._content_type_given = given is not None
+        self._text_as_it_stands = given is not None and "json" not in given.lower()
+
+    def check(self) -> Iterable[Problem]:
+        options = self.options
+        if options.url.scheme not in ("http", "https"):
+            yield Problem(
+                "url",
+                _("only http and https are spoken here, not '{scheme}'").format(scheme=options.url.scheme),
+            )
+        elif options.ca and options.url.scheme != "https":
+            yield Problem("ca", _("certificates matter only where the url begins with https"))
+        if not options.timeout.seconds:
+            yield Problem("timeout", _("no backend is that fast: write a time longer than 0"))
+        key = _("every message has one; 'delivery: {id_from: ...}' makes it from content")
+        yield from problems(options.headers, ours={"idempotency-key": key})
+
+    async def open(self) -> None:
+        await self._client.open()
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def deliver(self, msg: Message) -> Result:
+        options = self.options
+        body, kind = self._body(options.body.build(msg) if options.body is not None else msg.payload)
+        headers = render(options.headers, msg)
+        if not self._content_type_given:
+            headers["Content-Type"] = kind
+        headers["Idempotency-Key"] = idempotency_key(f"{msg.id}{self._key_suffix}{msg.part}")
+        url = options.url.render(msg)
+        return _judge(url, await self._client.post(url, headers, body))
+
+    def _body(self, value: Any) -> tuple[bytes, str]:
+        if isinstance(value, bytes):
+            return value, "application/octet-stream"
+        if self._text_as_it_stands and isinstance(value, str):
+            return value.encode(), ""
+        try:
+            return _encode(value), _JSON
+        except (TypeError, ValueError, RecursionError) as failure:
+            raise Reject(_("this cannot be written as JSON: {why}").format(why=failure)) from failure
+
+
+def idempotency_key(text: str) -> str:
+    """A text as the header's value: a structured-field string (draft-ietf-httpapi-idempotency-key-header
+    section 2.1), in which blanks, quotes, percent signs and what is not ASCII are percent-encoded. Different
+    texts give different keys."""
+    return f'"{quote(text, safe=_PLAIN, errors="surrogatepass")}"'
+
+
+def retry_after(value: str | None) -> float | None:
+    """Seconds that a Retry-After header asks for (RFC 9110 section 10.2.3: a number or a date), at most an
+    hour; None if it cannot be read."""
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdecimal():
+        return min(float(text), _LONGEST_WAIT)
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return min(max((moment - datetime.now(UTC)).total_seconds(), 0.0), _LONGEST_WAIT)
+
+
+def _judge(url: str, response: Response) -> Result:
+    """What a status means for the message (RFC 9110 section 15)."""
+    status = response.status
+    if 200 <= status < 300:
+        return Result(status, response.headers, _content(response))
+    reason = _("{origin} answered {status}").format(origin=origin(url), status=status)
+    if 300 <= status < 400:
+        where = origin(response.headers.get("location", ""))
+        reason = _("{reason}: redirects are not followed, write the new address in 'url'").format(reason=reason)
+        raise Retry(f"{reason} ({where})" if "://" in where else reason, slow=True, status=status)
+    excerpt = " ".join(response.body[: 4 * _EXCERPT].decode("utf-8", "replace").split())[:_EXCERPT]
+    reason = f"{reason}: {excerpt}" if excerpt else reason
+    if status in _OURS_TO_MEND:
+        raise Retry(reason, slow=True, status=status)
+    if status in _TRANSIENT or not 400 <= status < 500:
+        raise Retry(reason, after=retry_after(response.headers.get("retry-after")), status=status)
+    raise Reject(reason, status=status)
+
+
+def _content(response: Response) -> Any:
+    """The body as JSON if it says it is, else as text."""
+    media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type == _JSON or media_type.endswith("+json"):
+        try:
+            return _decode(response.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass  # it says it is JSON and is not: what it says is still worth having
+    return response.body.decode("utf-8", "replace")

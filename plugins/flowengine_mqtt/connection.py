@@ -1,0 +1,292 @@
+"""The connection `mqtt`: one session at a broker, shared by mqtt-in and mqtt-out nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Hashable, Iterable
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from flowengine import (
+    Annotated,
+    Connection,
+    Duration,
+    Emit,
+    Meta,
+    NodeOptions,
+    Outcome,
+    Problem,
+    Secret,
+    StartError,
+    Stopping,
+    _,
+)
+from flowengine_mqtt.acks import AckLedger, Entry
+from flowengine_mqtt.embedded import EmbeddedBroker
+from flowengine_mqtt.errors import BrokerError
+from flowengine_mqtt.filters import merge
+from flowengine_mqtt.option_types import BrokerUrl
+from flowengine_mqtt.session import Session
+from flowengine_mqtt.settings import SessionSettings, Tls
+from flowengine_mqtt.state import SessionState
+from flowengine_mqtt.topics import TopicPattern
+
+_CACHED_TOPICS = 20_000
+
+
+class TlsOptions(NodeOptions):
+    """How to speak TLS to the broker; the URL begins with mqtts://."""
+
+    ca: Annotated[
+        str | None, Meta(description="File with the authorities to trust; the system's by default", examples=["ca.pem"])
+    ] = None
+    certificate: Annotated[
+        str | None, Meta(description="File with the client's certificate", examples=["client.pem"])
+    ] = None
+    key: Annotated[str | None, Meta(description="File with the certificate's key", examples=["client.key"])] = None
+    insecure: Annotated[bool, Meta(description="Do not check who the broker is; for trying things out")] = False
+
+
+class Subscriber:
+    """One mqtt-in: the pattern it matches, the devices it is for (none: all), where its messages go."""
+
+    __slots__ = ("devices", "emit", "filters", "pattern", "qos")
+
+    def __init__(self, pattern: TopicPattern, devices: list[str], qos: int, emit: Emit) -> None:
+        self.pattern = pattern
+        self.devices = frozenset(devices)
+        self.filters = pattern.filters(devices)
+        self.qos = qos
+        self.emit = emit
+
+    def match(self, topic: str) -> dict[str, str] | None:
+        """What the topic gives each name of the pattern, or None where the message is not for this one."""
+        names = self.pattern.match(topic)
+        if names is None or (self.devices and names.get("device") not in self.devices):
+            return None
+        return names
+
+
+Targets = tuple[tuple[Emit, dict[str, Any]], ...]
+
+
+class MqttConnection(Connection):
+    """One session at an MQTT broker, kept connected for ever.
+
+    MQTT 5 is tried first, then 3.1.1. The client id is made once and kept in the state folder, and the session lives on at
+    the broker for `session_expiry` while flowengine is away, so that what devices send meanwhile is fetched afterwards.
+    `embedded:` starts a Mosquitto on 127.0.0.1:1883 (`embedded:1884` on another port), or, where none is installed, a
+    stand-in for trying things out.
+
+    Guarantees:
+        QoS 1 messages are acknowledged in the order of arrival, and only when every chain that had them has settled them; what
+        is not acknowledged comes again after a reconnect. A message that matches no mqtt-in is acknowledged and counted.
+
+    Example:
+        gate: {mqtt: {url: "mqtt://user:secret@broker.example:1883"}}
+    """
+
+    type = "mqtt"
+
+    class Options(NodeOptions):
+        bare: ClassVar[str] = "url"
+        url: Annotated[
+            BrokerUrl,
+            Meta(
+                description="The broker: mqtt://host:port, mqtts:// for TLS, or embedded: for one that is started here",
+                examples=["mqtt://127.0.0.1:1883"],
+            ),
+        ]
+        username: Annotated[str | None, Meta(description="User name, if it is not in the URL")] = None
+        password: Annotated[
+            Secret, Meta(description="Password, if it is not in the URL", examples=["${env:MQTT_PASSWORD}"])
+        ] = Secret("")
+        client_id: Annotated[str | None, Meta(description="Client id, where the broker wants a certain one")] = None
+        version: Annotated[
+            Literal["auto", "5", "3.1.1"], Meta(description="Protocol version; auto tries 5 and then 3.1.1")
+        ] = "auto"
+        tls: Annotated[TlsOptions | None, Meta(description="How to speak TLS; the URL begins with mqtts://")] = None
+        keepalive: Annotated[
+            Duration, Meta(description="Seconds after which a silent connection is probed", examples=["30s"])
+        ] = Duration("30s")
+        session_expiry: Annotated[
+            Duration,
+            Meta(description="How long the broker keeps the session while we are away (MQTT 5)", examples=["7d"]),
+        ] = Duration("7d")
+
+    def setup(self) -> None:
+        self.unmatched = 0
+        self._subscribers: list[Subscriber] = []
+        self._cache: dict[tuple[str, int, bool], Targets] = {}
+        self._broker: EmbeddedBroker | None = None
+        self._session: Session | None = None
+        self._ledger: AckLedger | None = None
+        self._stopping = False
+
+    def check(self) -> Iterable[Problem]:
+        options = self.options
+        if options.tls is not None and not options.url.text.startswith("mqtts://"):
+            yield Problem("tls", _("TLS needs a URL that begins with mqtts://"))
+        if options.tls is not None and options.tls.key and not options.tls.certificate:
+            yield Problem("tls.key", _("a key goes with a certificate: name that, too"))
+        if options.url.embedded is not None and (options.username or options.password):
+            yield Problem("url", _("the embedded broker knows no users: leave username and password out"))
+        if not 0 < options.keepalive.seconds <= 65535:
+            yield Problem("keepalive", _("between 1s and 65535s"))
+
+    def claims(self) -> Iterable[tuple[Hashable, str]]:
+        if self.options.client_id:
+            address = self.options.url.settings.address
+            words = _("client id '{id}' at {broker}").format(id=self.options.client_id, broker=address)
+            yield ("mqtt client id", address, self.options.client_id), words
+
+    async def open(self) -> None:
+        folder = self.context.state
+        if folder is None:
+            raise StartError(_("an MQTT connection needs a state folder"))
+        options = self.options
+        if options.url.embedded is not None:
+            self._broker = EmbeddedBroker(folder, port=options.url.embedded)
+            try:
+                await self._broker.start()
+            except (BrokerError, OSError) as error:
+                self._broker = None
+                raise StartError(str(error)) from None
+        flow = self.context.flow or "shared"
+        try:
+            settings = self._settings()
+            state = SessionState(folder, flow, self.context.name)
+        except (OSError, ssl.SSLError, ValueError) as error:
+            raise StartError(_("the MQTT session cannot be set up: {reason}").format(reason=error)) from None
+        self._session = Session(
+            settings, on_message=self._on_message, on_up=self._on_up, on_down=self._on_down, state=state
+        )
+        self._ledger = AckLedger(self._session.acknowledge, asyncio.get_running_loop().call_soon)
+
+    def _settings(self) -> SessionSettings:
+        options = self.options
+        settings: SessionSettings = options.url.settings
+        changes: dict[str, Any] = {
+            "client_id": options.client_id,
+            "version": options.version,
+            "keepalive": max(1, int(options.keepalive.seconds)),
+            "session_expiry": int(options.session_expiry.seconds),
+        }
+        if options.username is not None:
+            changes["username"] = options.username
+        if options.password:
+            changes["password"] = options.password.value
+        if options.tls is not None:
+            tls = options.tls
+            files = [None if f is None else Path(f) for f in (tls.ca, tls.certificate, tls.key)]
+            changes["tls"] = Tls(files[0], files[1], files[2], tls.insecure)
+            changes["tls"].context()
+        return settings.replace(**changes)
+
+    async def start(self) -> None:
+        assert self._session is not None
+        self._session.set_filters(self.filters())
+        self._session.start()
+
+    async def stop(self) -> None:
+        self._stopping = True
+
+    async def close(self) -> None:
+        if self._ledger is not None:
+            self._ledger.flush()
+        if self._session is not None:
+            await self._session.disconnect()
+        if self._broker is not None:
+            await self._broker.stop()
+            self._broker = None
+        if self.unmatched:
+            self.log.warning("messages came that match no mqtt-in; they were acknowledged", count=self.unmatched)
+
+    def ready(self) -> str | None:
+        if self._session is None or not self._session.ready:
+            return None
+        filters = self.filters()
+        address = self.options.url.settings.address
+        return f"mqtt://{address} " + (", ".join(filters) or "-")
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Have messages that match go to a subscriber; counts from the next `start`, or at once when it is past."""
+        self._subscribers.append(subscriber)
+        self._cache.clear()
+
+    def filters(self) -> dict[str, int]:
+        """What is subscribed to: the union of what all mqtt-in nodes want, each filter at the highest QoS asked for."""
+        wanted: dict[str, int] = {}
+        for subscriber in self._subscribers:
+            for topic_filter in subscriber.filters:
+                wanted[topic_filter] = max(subscriber.qos, wanted.get(topic_filter, 0))
+        return merge(wanted)
+
+    @property
+    def session(self) -> Session:
+        """The session; raises RuntimeError before `open`."""
+        if self._session is None:
+            raise RuntimeError("the MQTT connection is not open")
+        return self._session
+
+    def _on_up(self, generation: int, session_present: bool) -> None:
+        assert self._ledger is not None
+        self._ledger.connected(generation, session_present)
+
+    def _on_down(self, _generation: int, _reason: str) -> None:
+        assert self._ledger is not None
+        self._ledger.disconnected()
+
+    def _targets(self, topic: str, qos: int, retained: bool) -> Targets:
+        """Where a message of this topic goes, each with its metadata: made once for a topic, and then remembered."""
+        found = []
+        for subscriber in self._subscribers:
+            names = subscriber.match(topic)
+            if names is not None:
+                found.append((subscriber.emit, {"topic": topic, "qos": qos, "retained": retained, **names}))
+        if len(self._cache) >= _CACHED_TOPICS:
+            self._cache.clear()
+        self._cache[topic, qos, retained] = targets = tuple(found)
+        return targets
+
+    def _on_message(
+        self, generation: int, mid: int, topic: str, payload: bytes, qos: int, retained: bool, dup: bool
+    ) -> None:
+        if self._stopping:
+            return
+        targets = self._cache.get((topic, qos, retained))
+        if targets is None:
+            targets = self._targets(topic, qos, retained)
+        entry: Entry | None = None
+        if qos:
+            assert self._ledger is not None
+            entry = self._ledger.received(generation, mid, topic, payload, dup)
+            if entry is None:
+                return
+        if not targets:
+            self.unmatched += 1
+            if entry is not None:
+                entry.settle()
+            return
+        settled = None if entry is None else _when_all(entry, len(targets))
+        try:
+            for emit, meta in targets:
+                emit(payload, meta, settled)
+        except Stopping:
+            return
+
+
+def _when_all(entry: Entry, count: int) -> Any:
+    """Settle the entry when as many outcomes are settled as there are chains that had the message."""
+    if count == 1:
+        return lambda _outcome: entry.settle()
+    left = count
+
+    def settled(_outcome: Outcome) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            entry.settle()
+
+    return settled

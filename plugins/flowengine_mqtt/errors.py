@@ -1,0 +1,17 @@
+"""Why a message could not be published."""
+
+from __future__ import annotations
+
+from flowengine import Reject, Retry
+
+
+class Offline(Retry):
+    """There is no connection to the broker, or it went down before the broker confirmed: publish again."""
+
+
+class PublishRefused(Reject):
+    """The broker answered no, or the message can never be sent as it is; the text says why."""
+
+
+class BrokerError(Exception):
+    """The embedded broker cannot be started; the text says what to do."""
