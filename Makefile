@@ -7,7 +7,6 @@ PYTEST_ARGS ?= -n 2
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --no-input --disable-pip-version-check
-LOCALE := flowengine/locale
 
 # Each of these files is touched when its step is done, so that the step is done once.
 MADE := $(VENV)/.made
@@ -17,7 +16,7 @@ EDITOR := tests/editor/node_modules/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test lint types layers pytest mosquitto schema messages wheel lock clean
+.PHONY: help run demo test lint types layers pytest mosquitto schema docs messages wheel lock clean
 
 help: ## List the targets  列出所有目标
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -50,15 +49,11 @@ schema: $(RUNTIME) ## Write schemas/flow.schema.json anew  重新生成 schemas/
 	@$(BIN)/flowengine schema >schemas/flow.schema.json.new
 	@mv schemas/flow.schema.json.new schemas/flow.schema.json
 
+docs: $(DEVELOPMENT) ## Write docs/nodes anew from the nodes themselves  由节点本身重新生成 docs/nodes
+	@$(BIN)/python tools/node_pages.py
+
 messages: $(DEVELOPMENT) ## Collect texts to translate and compile the translations  提取并编译翻译
-	@mkdir -p $(LOCALE)
-	@$(BIN)/pybabel --quiet extract --project flowengine --copyright-holder "flowengine contributors" \
-		--keyword N_ --add-location file --output $(LOCALE)/flowengine.pot flowengine plugins
-	@test -d $(LOCALE)/zh_CN || $(BIN)/pybabel --quiet init --domain flowengine --locale zh_CN \
-		--input-file $(LOCALE)/flowengine.pot --output-dir $(LOCALE)
-	@$(BIN)/pybabel --quiet update --domain flowengine --input-file $(LOCALE)/flowengine.pot --output-dir $(LOCALE) \
-		--no-fuzzy-matching --ignore-pot-creation-date
-	@$(BIN)/pybabel compile --domain flowengine --directory $(LOCALE) --statistics
+	@LANGUAGE=en $(BIN)/python tools/messages.py
 
 wheel: $(RUNTIME) ## Build the wheel and the sdist into dist/  在 dist/ 中构建 wheel 和 sdist
 	@$(BIN)/hatchling build

@@ -68,7 +68,7 @@ def configure(level: str = "info", *, json: bool | None = None, stream: TextIO |
     if as_json:
         processors.append(structlog.processors.JSONRenderer(ensure_ascii=False))
     else:
-        processors += [_translated, structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=0)]
+        processors += [_translated, structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=0, sort_keys=False)]
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),

@@ -6,9 +6,10 @@ one line that says what the node does, and has the sections `Guarantees:` and `E
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 import structlog
@@ -17,21 +18,17 @@ from flowengine.message import Message, Outcome, Result
 from flowengine.options import Routed
 
 
-class _Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+_FROZEN: dict[str, Any] = {"frozen": True}
+"""Not written out below, since a type checker would then ask every node's Options to say it again."""
+
+
+class NodeOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, **_FROZEN):
     """Base of all options structs; also of structs inside one. They are frozen: options never change.
 
     bare: the option that may stand alone, as in `filter: CONDITION`.
     """
 
     bare: ClassVar[str] = ""
-
-
-if TYPE_CHECKING:
-    NodeOptions = _Options  # a type checker would ask every node for `frozen=True`
-else:
-
-    class NodeOptions(_Options, frozen=True):
-        __doc__ = _Options.__doc__
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -70,7 +67,7 @@ class Part:
     """What nodes and connections have in common: a type, options, a place, a log of their own."""
 
     type: ClassVar[str]
-    Options: ClassVar[type[NodeOptions]] = NodeOptions
+    Options: ClassVar[builtins.type[NodeOptions]] = NodeOptions
     origin: ClassVar[str] = ""
 
     def __init__(self, options: Any = None, context: Context | None = None) -> None:

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from flowengine.errors import Missing, OptionError
-from flowengine.i18n import _
+from flowengine.i18n import N_, _
 
 if TYPE_CHECKING:
     from flowengine.message import Message
@@ -22,9 +22,11 @@ class OptionType:
 
     schema: JSON schema (draft-07) of what may stand there.
     references: what it reads from a message, so that unknown names are found at load.
+    kind: what sort of value it is, in a word or two, for help and docs; by default the class's name.
     """
 
     schema: ClassVar[dict[str, Any]] = {"type": "string"}
+    kind: ClassVar[str] = ""
     references: tuple[Reference, ...] = ()
 
     def __init__(self, value: Any) -> None:
@@ -120,6 +122,8 @@ ConnectionT = TypeVar("ConnectionT")
 
 class Ref(OptionType, Generic[ConnectionT]):
     """The name of a connection: `Ref[MqttConnection]`. `.target` is the connection itself once the flow is loaded."""
+
+    kind: ClassVar[str] = N_("a connection's name")
 
     def __init__(self, value: str) -> None:
         super().__init__(value)

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from flowengine.errors import Missing, OptionError, Reject
-from flowengine.i18n import _
+from flowengine.i18n import N_, _
 from flowengine.message import Message
 from flowengine.options import OptionType, Path
 
@@ -215,6 +215,7 @@ class Tree(OptionType):
     """A YAML tree whose texts are templates; a text that is one lone reference keeps the value's type. `build(msg)` makes it."""
 
     schema: ClassVar[dict[str, Any]] = {}
+    kind: ClassVar[str] = N_("any value with references")
 
     def __init__(self, value: Any) -> None:
         super().__init__(value)

@@ -23,7 +23,10 @@ from flowengine.flowfile.problems import Problem
 from flowengine.i18n import _
 
 
-@click.command(help=_("Check flow files and say every error, with its place. Exits with 1 if there is one."))
+@click.command(
+    short_help=_("Check flow files"),
+    help=_("Check flow files and say every error, with its place. Exits with 1 if there is one."),
+)
 @flows_argument
 @plugins_option
 @json_option

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from flowengine import __version__, i18n
 from flowengine.cli import check, new, nodes, plugins, run, schema
 from flowengine.cli.common import load_registry
 from flowengine.i18n import _
+from flowengine.plugins import Registry
 
 
 class _Commands(click.Group):
@@ -39,13 +39,24 @@ for command in (run.run, check.check, new.new, nodes.nodes, plugins.plugins, sch
 def main() -> None:
     """Entry point of the console script."""
     i18n.install()
-    if sys.platform == "win32":
-        os.environ.setdefault("PYTHONUTF8", "1")
     registry = load_registry(_folders_named(sys.argv[1:]))
-    registry.manager.hook.flowengine_cli(group=root)
-    root(prog_name="flowengine", obj=registry)
+    _add_commands(registry)
+    root(prog_name="flowengine")
+
+
+def _add_commands(registry: Registry) -> None:
+    """Let each plugin add its commands; one that fails keeps no other command from working."""
+    for implementation in registry.manager.hook.flowengine_cli.get_hookimpls():
+        try:
+            implementation.function(group=root)
+        except Exception as error:
+            text = _("warning: the plugin {name} could not add its commands: {error}")
+            reason = f"{type(error).__name__}: {error}"
+            click.secho(text.format(name=implementation.plugin_name, error=reason), err=True, fg="yellow")
 
 
 def _folders_named(argv: list[str]) -> list[Path]:
     """The folders of `--plugins`, before click reads the command line: plugins may add commands."""
-    return [Path(argv[i + 1]) for i, word in enumerate(argv[:-1]) if word == "--plugins"]
+    behind = [argv[i + 1] for i, word in enumerate(argv[:-1]) if word == "--plugins"]
+    joined = [word.removeprefix("--plugins=") for word in argv if word.startswith("--plugins=")]
+    return [Path(folder) for folder in (*behind, *joined)]

@@ -13,7 +13,7 @@ from flowengine.i18n import _
 _CHECKOUT = Path(__file__).parents[2]
 
 
-@click.group(help=_("Make something new."))
+@click.group(short_help=_("Make a new project"), help=_("Make something new."))
 def new() -> None:
     """The group of `new` commands."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,16 @@ import click
 import msgspec
 
 from flowengine.cli.common import json_option, plugins_option, show_broken, with_local_plugins
-from flowengine.flowfile.describe import Description, describe
+from flowengine.flowfile.describe import Description, Option, describe, flat
 from flowengine.flowfile.problems import suggestion
 from flowengine.i18n import _
 from flowengine.plugins import Registry
 
 
-@click.command(help=_("List the nodes and connections, or show one: its options, guarantees and an example."))
+@click.command(
+    short_help=_("List nodes, or show one"),
+    help=_("List the nodes and connections, or show one: its options, guarantees and an example."),
+)
 @click.argument("node_type", required=False, metavar="TYPE")
 @plugins_option
 @json_option
@@ -54,12 +58,7 @@ def _list(every: list[Description], as_json: bool) -> None:
         _print_json([{"type": d.type, "kind": d.kind, "summary": d.summary, "origin": d.origin} for d in every])
         return
     width = max((len(d.type) for d in every), default=0)
-    for kind, title in (
-        ("source", _("Sources: where messages come in")),
-        ("step", _("Steps: what is done with them")),
-        ("action", _("Actions: where they go")),
-        ("connection", _("Connections: what nodes talk through")),
-    ):
+    for kind, title in Description.kinds().items():
         rows = [d for d in every if d.kind == kind]
         if rows:
             click.secho(title, bold=True)
@@ -69,27 +68,34 @@ def _list(every: list[Description], as_json: bool) -> None:
 
 def _show(d: Description) -> None:
     click.echo(f"{click.style(d.type, bold=True)} ({d.kind_name}, {d.origin})\n")
-    click.echo(d.summary + "\n")
-    if d.text:
-        click.echo(d.text + "\n")
+    for text in (d.summary, *d.text.split("\n")):
+        if text:
+            click.echo(_wrapped(text) + "\n")
     if d.options:
         click.secho(_("Options"), bold=True)
-        for option in d.options:
-            extra = (
-                _("required")
-                if option.required
-                else (_("default {value}").format(value=option.default) if option.default else "")
-            )
-            bare = _("may stand alone") if option.bare else ""
-            notes = ", ".join(n for n in (option.kind, extra, bare) if n)
-            click.echo(f"  {click.style(option.name, bold=True)} ({notes})")
-            click.echo(
-                f"      {option.description}" + (f"; {_('as in')} {option.examples[0]}" if option.examples else "")
-            )
+        for name, option in flat(d.options):
+            _show_option(name, option)
         click.echo()
     if d.guarantees:
         click.secho(_("Guarantees"), bold=True)
-        click.echo("  " + d.guarantees.replace("\n", "\n  ") + "\n")
+        for text in d.guarantees.split("\n"):
+            click.echo(_wrapped(text, "  "))
+        click.echo()
     if d.example:
         click.secho(_("Example"), bold=True)
         click.echo("  " + d.example.replace("\n", "\n  "))
+
+
+def _show_option(name: str, option: Option) -> None:
+    default = _("default {value}").format(value=option.default) if option.default else ""
+    notes = (option.kind, _("required") if option.required else default, _("may stand alone") if option.bare else "")
+    click.echo(f"  {click.style(name, bold=True)} ({', '.join(n for n in notes if n)})")
+    example = "; " + _("as in {example}").format(example=option.examples[0]) if option.examples else ""
+    click.echo(_wrapped(option.description + example, "      "))
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    """Lines of at most 100 columns; Chinese, which has no blanks to break at, is left to the terminal."""
+    if not text.isascii() and " " not in text[:100]:
+        return indent + text
+    return click.wrap_text(text, min(100, shutil.get_terminal_size().columns), indent, indent)

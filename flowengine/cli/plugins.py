@@ -12,7 +12,10 @@ from flowengine.cli.common import json_option, plugins_option, with_local_plugin
 from flowengine.i18n import _
 
 
-@click.command(help=_("List the plugins, what each gives, and which could not be loaded and why."))
+@click.command(
+    short_help=_("List plugins, and what is broken"),
+    help=_("List the plugins, what each gives, and which could not be loaded and why."),
+)
 @plugins_option
 @json_option
 def plugins(plugin_folders: tuple[Path, ...], as_json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import signal
 import sys
@@ -36,7 +37,8 @@ _STILL = 5.0
 
 
 @click.command(
-    help=_("Run flow files until Ctrl-C or SIGTERM, then print the books. Exits with 78 if a flow file has an error.")
+    short_help=_("Run flow files"),
+    help=_("Run flow files until Ctrl-C or SIGTERM, then print the books. Exits with 78 if a flow file has an error."),
 )
 @flows_argument
 @plugins_option
@@ -127,9 +129,13 @@ def _on_signals(on_signal: Callable[[str], None], engine: Engine) -> None:
         try:
             loop.add_signal_handler(getattr(signal, name), on_signal, name)
         except NotImplementedError:  # Windows
-            signal.signal(getattr(signal, name), lambda _n, _f, name=name: loop.call_soon_threadsafe(on_signal, name))
+            signal.signal(getattr(signal, name), functools.partial(_from_outside, loop, on_signal, name))
     if hasattr(signal, "SIGUSR1"):
         loop.add_signal_handler(signal.SIGUSR1, engine.log_books)
+
+
+def _from_outside(loop: asyncio.AbstractEventLoop, on_signal: Callable[[str], None], name: str, *_: Any) -> None:
+    loop.call_soon_threadsafe(on_signal, name)
 
 
 async def _say_ready(engine: Engine, log: Any) -> None:

@@ -12,7 +12,10 @@ from flowengine.flowfile.editor import flow_schema
 from flowengine.i18n import _
 
 
-@click.command(help=_("Print the JSON schema of flow files, for editors: it covers installed and local nodes."))
+@click.command(
+    short_help=_("Print the JSON schema of flow files"),
+    help=_("Print the JSON schema of flow files, for editors: it covers installed and local nodes."),
+)
 @plugins_option
 def schema(plugin_folders: tuple[Path, ...]) -> None:
     """Print the JSON schema."""

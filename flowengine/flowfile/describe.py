@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect as python_inspect
 import re
+import typing
 from typing import Any
 
 import msgspec
@@ -16,15 +17,17 @@ from flowengine.options import OptionType
 
 
 class Option(msgspec.Struct, frozen=True):
-    """One option, for people. default: as it would stand in the file, empty where there is none."""
+    """One option, for people. default: as it would stand in the file, empty where there is none. named: names of the
+    writer's choice stand below it."""
 
     name: str
     kind: str
     description: str
     required: bool
     default: str
-    examples: list[Any]
+    examples: list[str]
     bare: bool
+    named: bool
     options: list[Option] = []
 
 
@@ -39,6 +42,16 @@ class Description(msgspec.Struct, frozen=True):
     example: str
     origin: str
     options: list[Option]
+
+    @staticmethod
+    def kinds() -> dict[str, str]:
+        """The kinds in the order in which they are shown, each with its title in the reader's language."""
+        return {
+            "source": _("Sources: where messages come in"),
+            "step": _("Steps: what is done with them"),
+            "action": _("Actions: where they go"),
+            "connection": _("Connections: what nodes talk through"),
+        }
 
     @property
     def kind_name(self) -> str:
@@ -105,12 +118,28 @@ def options_of(struct: type[msgspec.Struct]) -> list[Option]:
                 _(meta.get("description", "")),
                 field.required,
                 _default(field),
-                list(meta.get("examples", ())),
+                [_as_it_stands(e) for e in meta.get("examples", ())],
                 name == schema.bare_option(struct),
+                isinstance(info, inspect.DictType),
                 options_of(nested) if nested is not None else [],
             )
         )
     return found
+
+
+def flat(options: list[Option], above: str = "") -> list[tuple[str, Option]]:
+    """Options and those inside them, each with its whole name: `reply.timeout`, `fields.NAME.cast`."""
+    found = []
+    for option in options:
+        found.append((above + option.name, option))
+        joint = ".NAME." if option.named else "."
+        found += flat(option.options, f"{above}{option.name}{joint}")
+    return found
+
+
+def _as_it_stands(example: Any) -> str:
+    """An example as it may be written in a flow file."""
+    return example if isinstance(example, str) else msgspec.json.encode(example).decode()
 
 
 def _default(field: inspect.Field) -> str:
@@ -119,7 +148,7 @@ def _default(field: inspect.Field) -> str:
         value = value.text
     if (
         value is None
-        or value is inspect.NODEFAULT
+        or value is msgspec.NODEFAULT
         or value == ""
         or isinstance(value, msgspec.Struct | msgspec.UnsetType)
     ):
@@ -128,25 +157,32 @@ def _default(field: inspect.Field) -> str:
 
 
 def _kind(info: inspect.Type) -> str:
+    """What sort of value stands there, in words."""
     info, _meta, _nullable = schema.unwrap(info)
     match info:
         case inspect.CustomType(cls=cls):
-            return getattr(cls, "__name__", str(cls)).lower()
+            return _(_words(typing.get_origin(cls) or cls))
         case inspect.StrType():
-            return "text"
+            return _("text")
         case inspect.BoolType():
-            return "true or false"
+            return _("true or false")
         case inspect.IntType():
-            return "whole number"
+            return _("whole number")
         case inspect.FloatType():
-            return "number"
+            return _("number")
         case inspect.LiteralType(values=values):
             return " | ".join(str(v) for v in values)
         case inspect.ListType(item_type=item):
-            return f"list of {_kind(item)}"
+            return _("list: {kind}").format(kind=_kind(item))
         case inspect.DictType(value_type=value):
-            return f"name: {_kind(value)}"
+            return _("names: {kind}").format(kind=_kind(value))
         case inspect.StructType():
-            return "options"
+            return _("options")
         case _:
-            return "any value"
+            return _("any value")
+
+
+def _words(cls: type) -> str:
+    """`RoutePath` is `route path`, unless the option type says better."""
+    own = getattr(cls, "kind", "")
+    return own or re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cls.__name__).lower()

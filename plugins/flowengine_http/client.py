@@ -3,6 +3,7 @@ seat."""
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 from collections.abc import Mapping
@@ -12,13 +13,12 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from flowengine import N_, Reject, Retry, StartError, _, __version__
+from flowengine import Reject, Retry, StartError, _, __version__
 
 BODY_LIMIT = 65_536
 """Bytes of an answer that are kept."""
 
 _KEEP_ALIVE = 15.0
-_NO_URL = N_("the URL made for this message is not one")
 _VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
 
 
@@ -99,8 +99,6 @@ class SessionClient:
         except TimeoutError as failure:
             words = _("{origin} did not answer within {seconds:g} s")
             raise Retry(words.format(origin=origin(url), seconds=self._timeout)) from failure
-        except aiohttp.InvalidURL:
-            raise Reject(_(_NO_URL)) from None
         except (aiohttp.ClientError, OSError) as failure:
             # Among these: the far end closed a kept connection just as it was used again. A POST is not
             # repeated on the spot (RFC 9110 section 9.2.2); the engine does it, with the same Idempotency-Key.
@@ -112,11 +110,15 @@ def _as_written(url: str) -> URL:
     scheme, _slashes, rest = url.partition("://")
     authority = re.split("[/?#]", rest, maxsplit=1)[0]
     try:
-        if not authority.isascii():
-            return URL(url)  # a host that DNS knows under another name (RFC 5891)
-        return URL(f"{scheme}://{authority}{quote(rest[len(authority) :], safe=_VISIBLE)}", encoded=True)
+        if authority.isascii():
+            made = URL(f"{scheme}://{authority}{quote(rest[len(authority) :], safe=_VISIBLE)}", encoded=True)
+        else:
+            made = URL(url)  # a host that DNS knows under another name (RFC 5891)
+        if made.host and made.port:  # yarl reads them only when asked
+            return made
     except ValueError:
-        raise Reject(_(_NO_URL)) from None
+        pass  # such as a port that is no number
+    raise Reject(_("the URL made for this message is not one"))
 
 
 async def _beginning(answer: aiohttp.ClientResponse) -> bytes:
@@ -128,7 +130,6 @@ async def _beginning(answer: aiohttp.ClientResponse) -> bytes:
         chunks.append(chunk)
         size += len(chunk)
         if size > BODY_LIMIT:
-            answer.close()
             break
     return b"".join(chunks)[:BODY_LIMIT]
 
@@ -141,10 +142,14 @@ def _headers(answer: aiohttp.ClientResponse) -> dict[str, str]:
     return found
 
 
-def _why(failure: Exception) -> str:
+def _why(failure: aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError) -> str:
+    """The reason in the words of the operating system or of OpenSSL; aiohttp's own would name the host once more."""
     inner = failure.__cause__ or failure
-    reason = getattr(inner, "verify_message", "") or getattr(inner, "strerror", "") or type(inner).__name__
-    return str(reason)
+    if isinstance(inner, ssl.SSLError):
+        return str(getattr(inner, "verify_message", "") or inner.reason)
+    if isinstance(inner, OSError) and inner.errno and inner.errno > 0:
+        return os.strerror(inner.errno)
+    return str(getattr(inner, "strerror", "") or type(inner).__name__)
 
 
 def _trust(ca: str) -> ssl.SSLContext | bool:

@@ -22,6 +22,7 @@ class BufferedClient(paho.Client):
     """A paho client for one network connection, driven by `read()` and `loop_write()` from an event loop.
 
     It keeps the session (3.1.1: clean session off), acknowledges nothing by itself and never reconnects.
+    `full` tells whether the socket took less than all there was at the last write.
     """
 
     def __init__(self, client_id: str, protocol: MQTTProtocolVersion) -> None:
@@ -38,6 +39,7 @@ class BufferedClient(paho.Client):
         self._reads_left = 0
         self._blocked = True
         self._outgoing = bytearray()
+        self.full = False
 
     def read(self, most: int = 400) -> bool:
         """Handle what has arrived, until nothing is left or paho has asked for bytes `most` times (about four
@@ -52,22 +54,19 @@ class BufferedClient(paho.Client):
             self.loop_read()
         return self._reads_left == 0 and self._sock is not None
 
-    @property
-    def congested(self) -> bool:
-        """Whether the socket is full and much waits behind it."""
-        return len(self._outgoing) > _GATHER_BYTES
-
     def want_write(self) -> bool:
         """Whether anything waits to be written."""
         return bool(self._outgoing) or super().want_write()
 
     def loop_write(self) -> MQTTErrorCode:
         """Write all that is queued, in as few sends as the socket takes."""
+        self.full = False
         code = super().loop_write()
         while self._outgoing and self._sock is not None:
             try:
                 self._flush()
             except BlockingIOError:
+                self.full = True
                 return code
             except OSError:
                 return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
@@ -94,7 +93,7 @@ class BufferedClient(paho.Client):
         if buf[0] & 0xF0 == _DISCONNECT:
             self._flush()  # paho closes the socket as soon as this packet is taken
             return super()._sock_send(buf)
-        if self.congested:
+        if len(self._outgoing) > _GATHER_BYTES:
             raise BlockingIOError
         self._outgoing += buf
         return len(buf)

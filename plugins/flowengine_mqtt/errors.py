@@ -9,8 +9,12 @@ class Offline(Retry):
     """There is no connection to the broker, or it went down before the broker confirmed: publish again."""
 
 
+class PublishFailed(Retry):
+    """The broker answered no for now, or until a person mends it (`slow`); the text says why."""
+
+
 class PublishRefused(Reject):
-    """The broker answered no, or the message can never be sent as it is; the text says why."""
+    """The message can never be published as it is; the text says why."""
 
 
 class BrokerError(Exception):

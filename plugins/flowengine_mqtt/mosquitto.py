@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 _POLL = 0.02
 _START_WITHIN = 10.0
 _STOP_WITHIN = 5.0
+_TELL_AGAIN = 0.5
 _LOG_LIMIT = 1_000_000
 
 # In flight: a session on MQTT 3.1.1 cannot ask for more than this. Queued: Mosquitto silently drops what goes
@@ -151,13 +152,16 @@ class Mosquitto:
         )
 
     async def _end(self, pid: int) -> None:
-        for signal_number in (signal.SIGTERM, signal.SIGKILL):
-            if not self._is_ours(pid):
-                return
-            os.kill(pid, signal_number)
-            deadline = time.monotonic() + _STOP_WITHIN
-            while self._is_ours(pid) and time.monotonic() < deadline:
-                await asyncio.sleep(_POLL)
+        started = told = time.monotonic()
+        signal_number = signal.SIGTERM
+        while self._is_ours(pid):
+            now = time.monotonic()
+            if now - started > _STOP_WITHIN:
+                signal_number = signal.SIGKILL
+            if now >= told:  # and again: Mosquitto forgets a SIGTERM that comes just before its main loop begins
+                os.kill(pid, signal_number)
+                told = now + _TELL_AGAIN
+            await asyncio.sleep(_POLL)
 
     def _is_ours(self, pid: int) -> bool:
         """Whether `pid` is alive and a mosquitto that runs with our config: pids are used again."""

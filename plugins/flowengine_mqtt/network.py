@@ -29,6 +29,7 @@ from flowengine_mqtt.settings import ASSUMED_WINDOW, SessionSettings
 log = structlog.get_logger(__name__)
 
 _TICK = 1.0
+_STALLED_BYTES = 1_000_000  # how much may wait behind a full socket
 _FILTERS_A_PACKET = 8  # AWS IoT Core refuses more in one SUBSCRIBE
 
 
@@ -76,6 +77,7 @@ class NetworkConnection:
         self._write_scheduled = False
         self._read_scheduled = False
         self._reading = False
+        self._behind = 0
         self._leaving = False
         self._refusal: ReasonCode | None = None
         self._accepted_at: float | None = None
@@ -136,11 +138,14 @@ class NetworkConnection:
         """Hand a PUBLISH over and return its packet id. Raises Offline if the connection cannot take it."""
         if self._fd == -1:
             raise Offline(_("not connected to the broker"))
-        if self._client.congested:
+        if not self._client.full:
+            self._behind = 0
+        elif self._behind > _STALLED_BYTES:
             raise Offline(_("the connection to the broker is stalled"))
         info = self._client.publish(topic, payload, qos, retain)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise Offline(str(info.rc))
+        self._behind += len(payload)
         return info.mid
 
     def subscribe(self, filters: Mapping[str, int]) -> dict[int, list[str]]:

@@ -9,9 +9,14 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
 from flowengine import _
-from flowengine_mqtt.errors import Offline, PublishRefused
+from flowengine_mqtt.errors import Offline, PublishFailed, PublishRefused
 from flowengine_mqtt.filters import check_topic
 from flowengine_mqtt.network import NetworkConnection
+
+
+_NOT_AUTHORIZED = 0x87
+#: Reason codes of a PUBACK that are about the message itself: topic name invalid, payload format invalid.
+_NEVER = {0x90, 0x99}
 
 
 class Publishing:
@@ -51,8 +56,7 @@ class Publishing:
             if code < 0x80:
                 confirmation.set_result(code)
             else:
-                reason = ReasonCode(PacketTypes.PUBACK, identifier=code)
-                confirmation.set_exception(PublishRefused(f"{reason} (0x{code:02X})"))
+                confirmation.set_exception(_refusal(code))
         while self._waiting:
             waiting, topic, payload, retain = self._waiting.popleft()
             if waiting.done():  # whoever published it has given up
@@ -85,3 +89,11 @@ class Publishing:
             raise PublishRefused(
                 _("{size} bytes are more than the broker takes ({limit})").format(size=len(payload), limit=limit)
             )
+
+
+def _refusal(code: int) -> PublishFailed | PublishRefused:
+    """What a PUBACK with a reason code from 0x80 on means (section 3.4.2.1)."""
+    reason = f"{ReasonCode(PacketTypes.PUBACK, identifier=code)} (0x{code:02X})"
+    if code in _NEVER:
+        return PublishRefused(reason, status=code)
+    return PublishFailed(reason, slow=code == _NOT_AUTHORIZED, status=code)

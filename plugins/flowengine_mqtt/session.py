@@ -141,7 +141,7 @@ class Session:
         """Send a message; the result is the reason code of its PUBACK (0, or 16: nobody has subscribed).
 
         Raises, or the future does: Offline without a connection or if it went down before the PUBACK,
-        PublishRefused if the broker said no or it can never be sent to this broker.
+        PublishFailed if the broker said no, PublishRefused if it can never be published.
         """
         if self._publishing is None:
             raise Offline(_("not connected to the broker"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from typing import Any
 
 from flowengine import _
@@ -17,13 +18,13 @@ _JPEG = b"\xff\xd8\xff"
 
 
 def record_line(taken: Taken) -> str:
-    """One record that came to the backend: who, when, with what result. The image only by its size."""
+    """One record that came to the backend: who, when, with what result; the image only by its size. Others as JSON."""
     body = taken.body
-    fields = [
+    face = [
         *(shorten(str(body[name]), 24) for name in ("bot_time", "device", "user_id", "name") if name in body),
         *(f"{name} {shorten(str(body[name]), 12)}" for name in ("verifiedCode", "personType") if name in body),
-        image_text(body.get("img")),
     ]
+    fields = [*face, image_text(body.get("img"))] if face else [shorten(json.dumps(body, ensure_ascii=False), 160)]
     if taken.status != 200:
         fields.append(_("answered {status}").format(status=taken.status))
     if taken.repeat:

@@ -297,7 +297,7 @@ async def test_a_backend_that_is_not_there_is_tried_again() -> None:
 
 async def test_a_host_without_a_name_is_tried_again() -> None:
     async with opened("http://backend.invalid/") as node:
-        with pytest.raises(Retry, match="cannot connect to http://backend.invalid"):
+        with pytest.raises(Retry, match=r"cannot connect to http://backend.invalid"):
             await deliver(node, message(1))
 
 

@@ -13,7 +13,7 @@ import pytest
 import trustme
 from structlog.typing import EventDict
 
-from flowengine_mqtt.errors import Offline, PublishRefused
+from flowengine_mqtt.errors import Offline, PublishFailed, PublishRefused
 from flowengine_mqtt.settings import Tls
 from tests.flowengine_mqtt.conftest import OpenSession, Watched, until
 from tests.support.broker import MosquittoBroker
@@ -305,7 +305,7 @@ async def test_a_topic_that_cannot_be_published_to_is_refused(
         session.session.publish_qos0(topic, b"")
 
 
-async def test_what_the_broker_forbids_to_publish_is_refused_with_its_reason(
+async def test_what_the_broker_forbids_to_publish_fails_until_a_person_mends_it(
     open_session: OpenSession, tmp_path: Path
 ) -> None:
     acl = tmp_path / "acl"
@@ -313,8 +313,9 @@ async def test_what_the_broker_forbids_to_publish_is_refused_with_its_reason(
     with MosquittoBroker(f"acl_file {acl}") as broker:
         session = open_session(broker.url)
         await session.ready()
-        with pytest.raises(PublishRefused, match=r"Not authorized \(0x87\)"):
+        with pytest.raises(PublishFailed, match=r"Not authorized \(0x87\)") as caught:
             await session.session.publish_qos1("other", b"")
+        assert caught.value.slow
         await publish(session, ("ok", b""))
 
 
