@@ -149,8 +149,6 @@ class HttpListener(Connection):
             reply = await self._reply(request)
         except Refused as refused:
             reply = refused.reply
-        except ConnectionError:
-            raise  # the client is gone: aiohttp ends the connection
         except Exception:
             self.log.exception("a request failed", method=request.method, path=request.path)
             reply = error(500, _("flowengine failed to answer this request; its log says why"))
@@ -203,7 +201,7 @@ class HttpListener(Connection):
                         raise self._too_large()
         except TimeoutError:
             raise Refused(408, _("the body came too slowly")) from None
-        except web.RequestPayloadError:
+        except (web.RequestPayloadError, ConnectionError):  # the latter: the client is gone, nobody reads this
             raise Refused(400, _("the body is not sent as its headers say")) from None
         return b"".join(chunks)
 

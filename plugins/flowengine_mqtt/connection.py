@@ -173,6 +173,8 @@ class MqttConnection(Connection):
             "keepalive": max(1, int(options.keepalive.seconds)),
             "session_expiry": int(options.session_expiry.seconds),
         }
+        if self._broker is not None and options.version == "auto":
+            changes["version"] = self._broker.version
         if options.username is not None:
             changes["username"] = options.username
         if options.password:

@@ -10,6 +10,7 @@ from typing import ClassVar
 from flowengine import _
 from flowengine_mqtt.amqtt_broker import AmqttBroker
 from flowengine_mqtt.mosquitto import Mosquitto, find_mosquitto
+from flowengine_mqtt.settings import Version
 
 DEFAULT_PORT = 1883
 
@@ -49,6 +50,12 @@ class EmbeddedBroker:
     def url(self) -> str:
         """Where clients connect to."""
         return f"mqtt://{self._host}:{self._port}"
+
+    @property
+    def version(self) -> Version:
+        """The protocol version to speak to it once it is started: amqtt knows 3.1.1 only, and hangs on a 5."""
+        shared = self._brokers.get((self._folder, self._host, self._port))
+        return "3.1.1" if shared is not None and isinstance(shared.broker, AmqttBroker) else "auto"
 
     async def start(self) -> None:
         """Return once the broker answers. Raises BrokerError, with what to do about it, and OSError."""

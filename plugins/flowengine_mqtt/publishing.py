@@ -13,7 +13,6 @@ from flowengine_mqtt.errors import Offline, PublishFailed, PublishRefused
 from flowengine_mqtt.filters import check_topic
 from flowengine_mqtt.network import NetworkConnection
 
-
 _NOT_AUTHORIZED = 0x87
 #: Reason codes of a PUBACK that are about the message itself: topic name invalid, payload format invalid.
 _NEVER = {0x90, 0x99}

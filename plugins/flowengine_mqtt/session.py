@@ -182,6 +182,9 @@ class Session:
         closed = Closed(End.BY_US, _("closed by us"))
         try:
             closed = await connection.open()
+        except Exception as problem:
+            log.exception(N_("the attempt to connect failed in an unforeseen way"), broker=self._settings.address)
+            closed = Closed(End.UNREACHED, str(problem) or type(problem).__name__)
         finally:
             self._down(generation, closed)
         return closed
@@ -238,8 +241,9 @@ class Session:
         if self._settings.version != "auto" or closed.held is not None:
             return False
         unsupported = closed.end is End.REFUSED and closed.code == UNSUPPORTED_VERSION
-        # Brokers that know 3.1.1 only may also close the connection without a word.
-        silent = closed.end is End.CLOSED and not self._version_works
+        # Brokers that know 3.1.1 only may also close the connection without a word, or (amqtt) wait for the rest of
+        # a CONNECT that they misread.
+        silent = closed.end in (End.CLOSED, End.TIMED_OUT) and not self._version_works
         if not (unsupported or silent):
             return False
         self._version_works = False

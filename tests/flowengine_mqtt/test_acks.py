@@ -136,6 +136,17 @@ def test_another_message_under_a_used_packet_id_is_handed_on() -> None:
     assert wire.receive(7, b"other", generation=2, dup=True) is not None
 
 
+def test_a_packet_id_that_was_used_again_is_forgotten() -> None:
+    """The third message is new to us although it comes with DUP: its first copy was lost with the connection."""
+    wire = connected()
+    wire.take(7, b"x")
+    wire.ledger.connected(2, session_present=True)
+    wire.take(7, b"y", generation=2).settle()
+    wire.turn()
+    wire.ledger.connected(3, session_present=True)
+    assert wire.receive(7, b"x", generation=3, dup=True) is not None
+
+
 def test_a_message_without_dup_is_handed_on_even_if_it_is_equal() -> None:
     wire = connected()
     wire.take(7, b"x")
@@ -228,6 +239,15 @@ class Broker(RuleBasedStateMachine):
         self.number += 1
         self.in_flight[mid] = (self.number, payload)
         self.deliver(mid, dup=False)
+
+    @precondition(lambda self: self.online and len(self.in_flight) < 5)
+    @rule(payload=st.sampled_from([b"a", b"b"]), mid=st.integers(1, 6))
+    def publish_and_drop(self, payload: bytes, mid: int) -> None:
+        """The message is lost with the connection; its first copy to arrive is a redelivery."""
+        if mid not in self.in_flight:
+            self.number += 1
+            self.in_flight[mid] = (self.number, payload)
+            self.drop()
 
     @precondition(lambda self: self.online and self.sent_order)
     @rule(data=st.data())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -34,9 +35,9 @@ class Wired:
         assert self.client.is_connected()
 
     def wait_readable(self) -> None:
-        import select
-
-        assert select.select([self.client.socket()], [], [], 5)[0]
+        sock = self.client.socket()
+        assert sock is not None
+        assert select.select([sock.fileno()], [], [], 5)[0]
 
     def publish(self, *payloads: bytes) -> None:
         self.far.sendall(b"".join(packet(payload) for payload in payloads))
@@ -117,8 +118,9 @@ def test_packets_come_whole_however_they_are_cut(wired: Wired) -> None:
     for byte in b"".join(packet(payload) for payload in payloads):
         wired.far.sendall(bytes([byte]))
         wired.client.read()
-    wired.wait_readable() if len(wired.messages) < 4 else None
-    wired.client.read()
+    while len(wired.messages) < len(payloads):
+        wired.wait_readable()
+        wired.client.read()
     assert wired.messages == payloads
 
 

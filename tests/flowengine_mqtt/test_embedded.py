@@ -81,6 +81,7 @@ async def test_it_serves_on_loopback_and_its_stop_keeps_sessions_and_messages(
 async def test_several_shares_are_one_broker_and_the_last_to_go_stops_it(tmp_path: Path, port: int) -> None:
     shares = [EmbeddedBroker(tmp_path, port=port) for _ in range(3)]
     await asyncio.gather(*(share.start() for share in shares))
+    assert {share.version for share in shares} == {"auto"}
     pid = pid_of(tmp_path, port)
     await shares[0].stop()
     await shares[0].stop()
@@ -213,7 +214,8 @@ async def test_without_mosquitto_amqtt_serves_with_one_clear_warning(
         await share.start()
     warnings = [entry["event"] for entry in logs if entry["log_level"] == "warning"]
     assert len(warnings) == 1 and "for trying things out" in warnings[0]
-    session = open_session(shares[0].url, {"in/+": 1})
+    assert [share.version for share in shares] == ["3.1.1", "3.1.1"]
+    session = open_session(shares[0].url, {"in/+": 1}, version=shares[0].version)
     await session.ready()
     await asyncio.wait_for(session.session.publish_qos1("in/1", b"x"), 10)
     await until(lambda: session.messages == [("in/1", b"x")], "the message")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from structlog.typing import EventDict
 
 from flowengine_mqtt.errors import PublishFailed, PublishRefused
-from tests.flowengine_mqtt.conftest import OpenSession, until
+from tests.flowengine_mqtt.conftest import QUICK, OpenSession, until
 from tests.support.scripted_broker import CONNACK, CONNECT, DISCONNECT, PUBACK, PUBLISH, SUBSCRIBE, Peer, ScriptedBroker
 
 
@@ -20,7 +21,7 @@ def protocol_level(connect: bytes) -> int:
     return connect[6]
 
 
-@pytest.mark.parametrize("refusal", ["connack", "close"])
+@pytest.mark.parametrize("refusal", ["connack", "close", "silence"])
 async def test_a_broker_that_knows_no_mqtt_5_is_spoken_to_in_3_1_1_and_again_after_a_drop(
     open_session: OpenSession, refusal: str
 ) -> None:
@@ -32,6 +33,8 @@ async def test_a_broker_that_knows_no_mqtt_5_is_spoken_to_in_3_1_1_and_again_aft
         if levels[-1] == 5:
             if refusal == "connack":
                 peer.send_raw(b"\x20\x02\x00\x01")  # 3.1.1: unacceptable protocol version
+            if refusal == "silence":
+                await peer.until_closed()
             return
         assert not connect[7] & 0x02, "asked for a clean session"
         peer.send(CONNACK, b"\0\0")
@@ -41,7 +44,7 @@ async def test_a_broker_that_knows_no_mqtt_5_is_spoken_to_in_3_1_1_and_again_aft
         await peer.until_closed()
 
     async with ScriptedBroker(script) as broker:
-        session = open_session(broker.url, {"a": 1})
+        session = open_session(broker.url, {"a": 1}, patience=replace(QUICK, connect=0.3))
         await until(lambda: len(levels) == 4, "a connection that holds")
         await session.ready()
         assert levels == [5, 4, 4, 4]
@@ -86,17 +89,21 @@ async def test_a_fixed_version_is_kept(open_session: OpenSession) -> None:
 
 async def test_connect_asks_for_the_session_its_expiry_and_the_window(open_session: OpenSession) -> None:
     seen: list[bytes] = []
+    drop = asyncio.Event()
 
     async def script(peer: Peer) -> None:
         seen.append(await peer.accept(version=5))
-        if len(seen) > 1:
+        if peer.number == 1:
+            await drop.wait()
+        else:
             await peer.until_closed()
 
     async with ScriptedBroker(script) as broker:
-        session = open_session(broker.url, session_expiry=3600, receive_maximum=100, start=False)
-        session.session.start()
+        session = open_session(broker.url, session_expiry=3600, receive_maximum=100)
         await until(lambda: bool(session.ups), "the first connection")
         session.session.receive_maximum = 7
+        assert session.session.window == 100
+        drop.set()
         await until(lambda: len(session.ups) == 2, "the second connection")
         assert session.session.window == 7
         await session.close()
@@ -240,11 +247,8 @@ async def test_a_broker_that_accepts_the_connection_and_says_nothing_is_left(ope
         await peer.accept(version=5)
         await peer.until_closed()
 
-    from tests.flowengine_mqtt.conftest import QUICK
-
-    impatient = type(QUICK)(connect=0.2, first=0.01, longest=0.05)
     async with ScriptedBroker(script) as broker:
-        session = open_session(broker.url, patience=impatient)
+        session = open_session(broker.url, version="5", patience=replace(QUICK, connect=0.3))
         await session.ready()
         assert broker.connections == 2
         await session.close()

@@ -33,6 +33,10 @@ def test_a_record_cannot_control_the_terminal_or_break_the_line() -> None:
     assert len(line) < 200
 
 
+def test_what_is_no_record_of_a_face_is_shown_as_it_came() -> None:
+    assert record_line(Taken({"plate": "京A12345"}, "key", False, 200)) == '{"plate": "京A12345"}'
+
+
 @pytest.mark.parametrize(
     ("image", "text"),
     [

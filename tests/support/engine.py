@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from signal import SIGKILL, SIGTERM, SIGUSR1, Signals
 from types import TracebackType
 from typing import Any, Self
 
@@ -108,7 +108,7 @@ class Engine:
         except (AssertionError, IndexError):
             raise AssertionError(f"no event {event!r} of number {count}; the log is:\n{self.log}") from None
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: Signals) -> None:
         """Send a signal."""
         assert self._process is not None
         self._process.send_signal(number)
@@ -123,19 +123,19 @@ class Engine:
         await until(lambda: self._over, "the end of the log")
         return status
 
-    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+    async def stop(self, number: Signals = SIGTERM) -> int:
         """Send a signal, by default SIGTERM; the exit status."""
         self.signal(number)
         return await self.ended()
 
     async def kill(self) -> None:
         """kill -9, and wait."""
-        await self.stop(signal.SIGKILL)
+        await self.stop(SIGKILL)
 
     async def ask_books(self) -> EngineBooks:
         """SIGUSR1: the books of this moment."""
         said = len(self.named("books"))
-        self.signal(signal.SIGUSR1)
+        self.signal(SIGUSR1)
         return msgspec.convert(await self.until("books", said + 1), EngineBooks)
 
     async def until_books(self, condition: Callable[[EngineBooks], bool], what: str) -> EngineBooks:
@@ -188,4 +188,4 @@ def _end_brokers(state: Path) -> None:
     """Kill embedded brokers that a killed engine has left behind."""
     for file in state.glob("**/mosquitto.pid"):
         with suppress(OSError, ValueError, KeyError):
-            os.kill(json.loads(file.read_text())["pid"], signal.SIGKILL)
+            os.kill(json.loads(file.read_text())["pid"], SIGKILL)

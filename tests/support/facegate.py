@@ -36,7 +36,8 @@ class FaceGate:
     """The environment of one flow, and what it brought to the backend.
 
     `sent` and `arrived` are the records of each device in order: what the terminals reported, as the backend should get
-    it, and what it took. Give `on_report` to Terminals.
+    it, and what it took for the first time. `keys` has the Idempotency-Keys of all arrivals of a record, by its user_id
+    and bot_time. Give `on_report` to Terminals.
     """
 
     def __init__(self, folder: Path, mqtt: str, *, connection: str = "", device: str = "123456789") -> None:
@@ -44,7 +45,7 @@ class FaceGate:
         self.listen = f"127.0.0.1:{free_port()}"
         self.sent: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         self.arrived: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-        self.taken: list[Taken] = []
+        self.keys: dict[tuple[str, str], list[str | None]] = {}
         self._flow = with_connection(folder, connection) if connection else FLOW
         self._state = folder / "state"
         self._env = {"MQTT_URL": mqtt, "COMMAND_LISTEN": self.listen, "DEVICE": device}
@@ -63,27 +64,21 @@ class FaceGate:
             {target: record[source] for target, source in FIELDS.items()} for record in report.records
         ]
 
-    def first_arrivals(self) -> dict[str, list[dict[str, Any]]]:
-        """What arrived, without repeats."""
-        firsts: dict[str, list[dict[str, Any]]] = {}
-        for device, records in self.arrived.items():
-            unique = {(record["user_id"], record["bot_time"]): record for record in reversed(records)}
-            seen: set[tuple[str, str]] = set()
-            order = []
-            for record in records:
-                name = (record["user_id"], record["bot_time"])
-                if name not in seen:
-                    seen.add(name)
-                    order.append(unique[name])
-            firsts[device] = order
-        return firsts
-
     def all_arrived(self) -> bool:
         """Whether as many different records arrived as were sent."""
-        return sum(map(len, self.first_arrivals().values())) >= sum(map(len, self.sent.values()))
+        return sum(map(len, self.arrived.values())) >= sum(map(len, self.sent.values()))
+
+    @property
+    def repeats(self) -> int:
+        """Arrivals beyond the first of a record."""
+        return sum(map(len, self.keys.values())) - len(self.keys)
 
     def _on_record(self, taken: Taken) -> None:
-        self.taken.append(taken)
-        if taken.status == 200:
+        if taken.status != 200:
+            return
+        name = (taken.body["user_id"], taken.body["bot_time"])
+        keys = self.keys.setdefault(name, [])
+        keys.append(taken.key)
+        if len(keys) == 1:
             # A terminal's people have numbers that begin with its own.
             self.arrived[taken.body["user_id"][:9]].append(taken.body)
