@@ -1,9 +1,9 @@
 """Conditions: `payload.personType == "1" and not exists(payload.error)`, compiled at load to a plain function.
 
 References stand without braces; literals are JSON's, and texts also in single quotes; the operators are `== != < <= > >= in`,
-`not in`, `and or not`, `exists(payload.x)` and parentheses. What leads nowhere reads as null. Devices send numbers as texts and the
-other way round, so a text that reads as a JSON number equals, and compares with, that number. What cannot be compared is not less,
-not equal and not greater.
+`not in`, `and or not`, `exists(payload.x)` and parentheses. What leads nowhere reads as null. Devices send numbers as texts and
+the other way round, so a text that reads as a JSON number equals, and compares with, that number. What cannot be compared is not
+less, not equal and not greater.
 """
 
 from __future__ import annotations
@@ -31,13 +31,19 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
+_LONGEST = 300
+"""A text of more characters is not taken for a number: no device sends one, and int() refuses to read it."""
+_DEEPEST = 50
+_MEANT = {
+    "&": "and", "|": "or", "!": "not", "“": '"', "”": '"', "‘": "'", "’": "'", "（": "(", "）": ")", "，": ",",
+}  # fmt: skip
 _CONSTANTS = {"true": True, "false": False, "null": None}
 _ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
 def as_number(value: Any) -> Any:
     """A text that reads as a JSON number (RFC 8259 section 6) as that number; anything else unchanged."""
-    if type(value) is str and _NUMBER.fullmatch(value):
+    if type(value) is str and len(value) <= _LONGEST and _NUMBER.fullmatch(value):
         return float(value) if any(c in value for c in ".eE") else int(value)
     return value
 
@@ -94,13 +100,13 @@ class _Parser:
             found = _TOKEN.match(text, at)
             if found is None:
                 at += len(text[at:]) - len(text[at:].lstrip())
-                hint = _("; write == to compare") if text[at] == "=" else ""
-                raise OptionError(_("'{char}' has no meaning here{hint}").format(char=text[at], hint=hint), at)
+                raise OptionError(_meaningless(text[at]), at)
             kind = found.lastgroup or ""
             self.tokens.append((kind, found[kind], found.start(kind)))
             at = found.end()
         self.tokens.append(("end", "", len(text)))
         self.at = 0
+        self.depth = 0
 
     def peek(self, *words: str) -> bool:
         kind, word, _at = self.tokens[self.at]
@@ -119,7 +125,7 @@ class _Parser:
     def wrong(self, text: str) -> OptionError:
         kind, word, at = self.tokens[self.at]
         here = _("at the end") if kind == "end" else _("before '{word}'").format(word=word)
-        return OptionError(f"{text} {here}", at)
+        return OptionError(_("{problem} {place}").format(problem=text, place=here), at)
 
     def whole(self) -> Eval:
         run = self.either()
@@ -128,24 +134,37 @@ class _Parser:
         return run
 
     def either(self) -> Eval:
-        run = self.both()
+        runs = [self.both()]
         while self.take("or"):
-            run = _or(run, self.both())
-        return run
+            runs.append(self.both())
+        return runs[0] if len(runs) == 1 else _any(runs)
 
     def both(self) -> Eval:
-        run = self.negated()
+        runs = [self.negated()]
         while self.take("and"):
-            run = _and(run, self.negated())
-        return run
+            runs.append(self.negated())
+        return runs[0] if len(runs) == 1 else _all(runs)
 
     def negated(self) -> Eval:
         if self.take("not"):
+            self.deeper()
             run = self.negated()
+            self.depth -= 1
             return lambda msg: not run(msg)
         return self.comparison()
 
+    def deeper(self) -> None:
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise OptionError(_("nested more than {n} levels deep").format(n=_DEEPEST), self.tokens[self.at][2])
+
     def comparison(self) -> Eval:
+        run = self.compared()
+        if self.peek("==", "!=", "in", *_ORDER):
+            raise self.wrong(_("comparisons do not chain: join them with 'and'"))
+        return run
+
+    def compared(self) -> Eval:
         left = self.operand()
         if self.take("=="):
             right = self.operand()
@@ -163,8 +182,6 @@ class _Parser:
             self.at += 2
             inside = _contained(left, self.operand())
             return lambda msg: not inside(msg)
-        if self.peek("==", "!=", *_ORDER):
-            raise self.wrong(_("comparisons do not chain: join them with 'and'"))
         return left
 
     def operand(self) -> Eval:
@@ -180,11 +197,16 @@ class _Parser:
             text = re.sub(r"\\(.)", r"\1", word[1:-1])
             return lambda msg: text
         if self.take("("):
+            self.deeper()
             run = self.either()
+            self.depth -= 1
             self.expect(")")
             return run
         if self.take("["):
-            return self.listed()
+            self.deeper()
+            run = self.listed()
+            self.depth -= 1
+            return run
         if self.take("exists"):
             self.expect("(")
             reference = self.reference()
@@ -218,12 +240,43 @@ class _Parser:
         return reference
 
 
-def _or(left: Eval, right: Eval) -> Eval:
-    return lambda msg: left(msg) or right(msg)
+def _meaningless(char: str) -> str:
+    """What to say of a character that no condition has."""
+    if char in "\"'":
+        return _("this quote is not closed")
+    if char in "{}":
+        return _("references stand without braces in a condition: payload.a == 1")
+    if char == "=":
+        return _("'=' has no meaning here; write == to compare")
+    if char in _MEANT:
+        return _("'{char}' has no meaning here; write {meant}").format(char=char, meant=_MEANT[char])
+    return _("'{char}' has no meaning here").format(char=char)
 
 
-def _and(left: Eval, right: Eval) -> Eval:
-    return lambda msg: left(msg) and right(msg)
+def _any(runs: list[Eval]) -> Eval:
+    """The first value that counts as true, else the last. A loop: as many as there are must not nest calls."""
+
+    def run(msg: Message) -> Any:
+        value = None
+        for each in runs:
+            value = each(msg)
+            if value:
+                break
+        return value
+
+    return run
+
+
+def _all(runs: list[Eval]) -> Eval:
+    def run(msg: Message) -> Any:
+        value = None
+        for each in runs:
+            value = each(msg)
+            if not value:
+                break
+        return value
+
+    return run
 
 
 def _ordered(compare: Callable[[Any, Any], Any], left: Eval, right: Eval) -> Eval:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Any, Final
 
 from flowengine.i18n import _
 
@@ -32,6 +33,11 @@ class Retry(Exception):
 
     slow: nobody but a person can mend it (wrong credentials, wrong address): seldom, and loud.
     """
+
+    reason: str = ""
+    after: float | None = None
+    slow: bool = False
+    status: int | str | None = None
 
     def __init__(
         self, reason: str, *, after: float | None = None, slow: bool = False, status: int | str | None = None
@@ -80,3 +86,22 @@ class Stopping(Exception):
 
 class StartError(Exception):
     """A connection or a node cannot start; the text says why and what to do."""
+
+
+FAULTS: Final = (Exception, SystemExit, asyncio.CancelledError)
+"""What a node's code may raise without ending the engine: also `sys.exit()`, and a future that somebody else cancelled."""
+
+
+def cancelled() -> bool:
+    """Whether the current task was asked to end; else a CancelledError in it is some node's own and counts among the faults."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def reason_of(error: BaseException) -> str:
+    """One line about an error for the person who reads the dead letter: the words of a Reject, else the type and its words."""
+    try:
+        text = str(error)
+    except FAULTS:
+        text = "?"
+    return text if isinstance(error, Reject | Retry | StartError) else f"{type(error).__name__}: {text}"

@@ -45,9 +45,13 @@ class Outcome:
     is left. `state` is then `dead` if any part is dead, else `delivered` if any was delivered, else `dropped`.
     """
 
-    __slots__ = ("_settled", "_waiter", "dead", "delivered", "dropped", "open", "reason", "reply", "withdrawn")
+    __slots__ = (
+        "_settled", "_waiter", "arrived", "dead", "delivered", "dropped", "open", "reason", "reply", "withdrawn",
+    )  # fmt: skip
 
     def __init__(self, settled: Callable[[Outcome], None] | None = None) -> None:
+        self.arrived = time.monotonic()
+        """For ages within a run: a wall clock may be set while a message waits."""
         self.open = 1
         self.delivered = self.dropped = self.dead = 0
         self.reason = ""
@@ -74,16 +78,16 @@ class Outcome:
         self.open -= 1
         if self.open:
             return
-        if self._settled is not None:
-            self._settled(self)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+        if self._settled is not None:
+            self._settled(self)
 
     def __await__(self) -> Generator[Any, None, Outcome]:
         if self.open:
             if self._waiter is None:
                 self._waiter = asyncio.get_running_loop().create_future()
-            yield from self._waiter
+            yield from asyncio.shield(self._waiter)  # one who waits no longer does not end it for the others
         return self
 
 
@@ -119,21 +123,20 @@ class Message(msgspec.Struct, frozen=True):
 
     def with_meta(self, **names: Any) -> Message:
         """The same message that also knows `names`."""
-        return self._but(meta={**self.meta, **names})
-
-    def _but(self, **changes: Any) -> Message:
-        return msgspec.structs.replace(self, **changes)
+        return msgspec.structs.replace(self, meta={**self.meta, **names})
 
 
 _random = int.from_bytes(os.urandom(8), "big") >> 2
 _last_ms = 0
+_head = ""
 
 
 def new_id() -> str:
     """A UUIDv7 (RFC 9562 section 5.7, method 2 of 6.2: a counter seeded at random in place of the random bits)."""
-    global _random, _last_ms
-    _last_ms = max(time.time_ns() // 1_000_000, _last_ms)
+    global _random, _last_ms, _head
+    now = time.time_ns() // 1_000_000
+    if now > _last_ms:  # a clock that goes back does not take the ids with it
+        _last_ms = now
+        _head = f"{now >> 16:08x}-{now & 0xFFFF:04x}-7000-"
     _random = (_random + 1) & 0x3FFF_FFFF_FFFF_FFFF
-    low = _random | 0x8000_0000_0000_0000
-    text = f"{_last_ms:012x}7000{low:016x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return f"{_head}{0x8000 | _random >> 48:04x}-{_random & 0xFFFF_FFFF_FFFF:012x}"

@@ -41,7 +41,7 @@ class OptionType:
         return f"{type(self).__name__}({self.text!r})"
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.text == other.text  # type: ignore[attr-defined]
+        return type(self) is type(other) and self.text == other.text
 
     def __hash__(self) -> int:
         return hash((type(self), str(self.text)))
@@ -157,7 +157,7 @@ class Route(OptionType):
     @property
     def stays(self) -> bool:
         """Whether the message stays in its chain."""
-        return self.target == "next"
+        return bool(self.target == "next")
 
     def to(self, msg: Message) -> Routed:
         """The message leaves this chain for the target."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint, entry_points
 from inspect import isclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pluggy
+from msgspec import inspect
 
 from flowengine.i18n import _
 from flowengine.node import Action, Connection, Node, Source, Step
@@ -100,21 +102,28 @@ class Registry:
             found_nodes += [c for c in _classes(module) if issubclass(c, Node)]
         if isinstance(module, ModuleType) and not hasattr(module, "flowengine_connections"):
             found_connections += [c for c in _classes(module) if issubclass(c, Connection)]
-        self._claim(found_nodes, self.nodes, plugin)
-        self._claim(found_connections, self.connections, plugin)
+        _check(found_nodes, Node, self.nodes)
+        _check(found_connections, Connection, self.connections)
+        for cls in (*found_nodes, *found_connections):
+            cls.origin = plugin.origin
+        self.nodes.update((cls.type, cls) for cls in found_nodes)
+        self.connections.update((cls.type, cls) for cls in found_connections)
         plugin.nodes = [c.type for c in found_nodes]
         plugin.connections = [c.type for c in found_connections]
 
-    def _claim(self, classes: Iterable[Any], into: dict[str, Any], plugin: Plugin) -> None:
-        for cls in classes:
-            known = into.get(cls.type)
-            if known is not None and known is not cls:
-                raise ValueError(
-                    _("the type '{type}' is already given by {other}").format(type=cls.type, other=known.origin)
-                )
-        for cls in classes:
-            cls.origin = plugin.origin
-            into[cls.type] = cls
+
+def _check(classes: Iterable[Any], base: type[Any], known: Mapping[str, type[Any]]) -> None:
+    """Raise for a class that is none of its kind, has no type or a taken one, or options that msgspec cannot tell."""
+    for cls in classes:
+        if base not in getattr(cls, "__mro__", ()):
+            raise TypeError(_("{found} is no class derived from {base}").format(found=cls, base=base.__name__))
+        if not isinstance(getattr(cls, "type", None), str):
+            raise TypeError(_("{name} has no 'type'").format(name=cls.__name__))
+        other = known.get(cls.type)
+        if other is not None and other is not cls:
+            text = _("the type '{type}' is already given by {other}")
+            raise ValueError(text.format(type=cls.type, other=other.origin))
+        inspect.type_info(cls.Options)
 
 
 def _call(module: object, hook: str) -> Iterable[Any]:
@@ -143,7 +152,7 @@ def _reason(error: BaseException) -> str:
 
 
 def load(folders: Iterable[Path] = ()) -> Registry:
-    """Find every plugin: installed packages first, then each `*.py` file of `folders` (loaded by path; `sys.path` stays as it is)."""
+    """Find every plugin: installed packages first, then each `*.py` file of `folders`, loaded by path; `sys.path` stays."""
     registry = Registry()
     registry.manager.add_hookspecs(Hooks)
     for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
@@ -162,12 +171,25 @@ def _load_package(registry: Registry, point: EntryPoint) -> None:
         return
     try:
         module = point.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         plugin.error = _reason(error)
-        plugin.source = point.value
+        plugin.source = _package_text(point.module)
         registry.plugins.append(plugin)
         return
     registry.add(module, plugin)
+
+
+def _package_text(module: str) -> str:
+    """All Python text of a package that cannot be imported, to find the types in it that it would have given."""
+    try:
+        spec: ModuleSpec | None = importlib.util.find_spec(module.partition(".")[0])
+    except (ImportError, ValueError):
+        spec = None
+    folders = spec.submodule_search_locations if spec is not None else None
+    files = [f for folder in folders or () for f in sorted(Path(folder).rglob("*.py"))]
+    if spec is not None and spec.origin is not None and not files:
+        files = [Path(spec.origin)]
+    return "\n".join(f.read_text(encoding="utf-8", errors="replace") for f in files if f.is_file())
 
 
 def _load_file(registry: Registry, file: Path) -> None:

@@ -65,6 +65,10 @@ class Reference:
             )
         if colon and name != "message.time":
             raise OptionError(_("only message.time takes a format after a colon, not '{name}'").format(name=name))
+        try:
+            _written(0.0, self.spec)
+        except ValueError:
+            raise OptionError(_("'{spec}' is no time format").format(spec=self.spec)) from None
         self.get: Callable[[Message], Any] = self._getter()
 
     def _getter(self) -> Callable[[Message], Any]:

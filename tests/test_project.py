@@ -16,6 +16,8 @@ from zipfile import ZipFile
 import pytest
 from packaging.requirements import Requirement
 
+from flowengine import __version__
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LOCKS = ["requirements.lock", "requirements-dev.lock"]
@@ -129,7 +131,7 @@ def test_the_wheel_holds_the_packages_and_the_data_and_nothing_else(wheel: ZipFi
         "plugins/": "",
         "flows/": "flowengine/data/flows/",
         "examples/": "flowengine/data/examples/",
-        "schemas/flow.schema.json": "flowengine/data/flow.schema.json",
+        "schemas/flow.schema.json": "flowengine/data/schemas/flow.schema.json",
     }
     expected = {
         inside + name.removeprefix(outside)
@@ -141,17 +143,26 @@ def test_the_wheel_holds_the_packages_and_the_data_and_nothing_else(wheel: ZipFi
     assert held == expected
     assert {
         "flowengine/py.typed",
-        "flowengine/data/flow.schema.json",
+        "flowengine/data/schemas/flow.schema.json",
         "flowengine/data/flows/facegate.yaml",
     } <= held
 
 
 def test_the_wheel_brings_its_command_its_node_packs_and_its_licence(wheel: ZipFile) -> None:
-    info = f"flowengine-{PROJECT['project']['version']}.dist-info"
+    info = f"flowengine-{__version__}.dist-info"
     written = wheel.read(f"{info}/entry_points.txt").decode()
     assert "flowengine = flowengine.cli:main" in written
     assert all(f"= {pack}\n" in written + "\n" for pack in PACKS)
     assert f"{info}/licenses/LICENSE" in wheel.namelist()
+
+
+def test_a_project_can_be_made_from_the_wheel_alone(wheel: ZipFile, tmp_path: Path) -> None:
+    wheel.extractall(tmp_path / "site")
+    command = [sys.executable, "-m", "flowengine", "new", "project", "gate"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    for file in ("flows/facegate.yaml", "schemas/flow.schema.json"):
+        assert (tmp_path / "gate" / file).read_bytes() == (ROOT / file).read_bytes()
 
 
 @pytest.fixture(scope="module")

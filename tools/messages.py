@@ -19,7 +19,8 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
 from flowengine import plugins
-from flowengine.flowfile.describe import Option, options_of, sections
+from flowengine.flowfile.describe import Option, options_of, sections, words
+from flowengine.options import OptionType
 
 ROOT = Path(__file__).parents[1]
 LOCALE = ROOT / "flowengine" / "locale"
@@ -31,11 +32,11 @@ _EVENT = re.compile(r"""log\.(?:debug|info|warning|error|exception)\(\s*(?:N_\(\
 def template() -> Catalog:
     """Every text there is, with no translation."""
     catalog = Catalog(project="flowengine", version="", copyright_holder="flowengine contributors", fuzzy=False)
-    for folder in (ROOT / "flowengine", ROOT / "plugins", Path(click.__file__).parent):
+    for folder in (ROOT / "flowengine", ROOT / "plugins", ROOT / "tools", Path(click.__file__).parent):
         for name, _line, message, comments, context in extract_from_dir(folder, keywords=KEYWORDS):
             place = f"click/{name}" if folder.name == "click" else f"{folder.name}/{name}"
             catalog.add(message, locations=[(place, 0)], auto_comments=comments, context=context)
-    for text, place in (*nodes(), *events()):
+    for text, place in (*nodes(), *kinds(), *events()):
         catalog.add(text, locations=[(place, 0)])
     return catalog
 
@@ -48,7 +49,7 @@ def nodes() -> Iterator[tuple[str, str]]:
         said = sections(cls)
         yield from ((said[part], place) for part in ("summary", "text", "guarantees") if said[part])
         yield from ((text, place) for text in descriptions(cls.Options))
-    from flowengine.flowfile.flow import Param
+    from flowengine.flowfile.params import Param
     from flowengine.flowfile.model import NodeKeys
 
     for struct in (NodeKeys, Param):
@@ -65,6 +66,17 @@ def descriptions(struct: type) -> Iterator[str]:
             yield from walk(option.options)
 
     yield from walk(options_of(struct))
+
+
+def kinds() -> Iterator[tuple[str, str]]:
+    """What the types of options are called."""
+
+    def below(cls: type[OptionType]) -> Iterator[type[OptionType]]:
+        for inner in cls.__subclasses__():
+            yield inner
+            yield from below(inner)
+
+    yield from ((words(cls), "option type") for cls in below(OptionType) if cls.__module__.startswith("flowengine"))
 
 
 def events() -> Iterator[tuple[str, str]]:

@@ -23,11 +23,12 @@ def pages() -> dict[str, str]:
         lines = [f"# {d.type}", "", f"*{d.kind_name}*", "", d.summary, ""]
         lines += [d.text.replace("\n", "\n\n"), ""] if d.text else []
         if d.options:
-            lines += [f"## {_('Options')}", "", f"| {_('option')} | {_('kind')} | {_('default')} | {_('meaning')} |"]
+            titles = (_("option"), _("kind"), _("default"), _("meaning"))
+            lines += ["## " + _("Options"), "", f"| {' | '.join(titles)} |"]
             lines += ["| --- | --- | --- | --- |", *(row(*entry) for entry in flat(d.options)), ""]
         if d.guarantees:
-            lines += [f"## {_('Guarantees')}", "", d.guarantees.replace("\n", "\n\n"), ""]
-        lines += [f"## {_('Example')}", "", "```yaml", d.example, "```", ""]
+            lines += ["## " + _("Guarantees"), "", d.guarantees.replace("\n", "\n\n"), ""]
+        lines += ["## " + _("Example"), "", "```yaml", d.example, "```", ""]
         return "\n".join(lines)
 
     def row(name: str, option: Option) -> str:
@@ -35,7 +36,7 @@ def pages() -> dict[str, str]:
         notes = [option.description]
         notes += [_("may stand alone")] if option.bare else []
         notes += [f"`{option.examples[0]}`"] if option.examples else []
-        cells = (f"`{name}`", option.kind, default, "; ".join(notes))
+        cells = (f"`{name}`", option.kind, default, _("; ").join(notes))
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
     title = _("Nodes and connections")

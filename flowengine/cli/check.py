@@ -52,7 +52,7 @@ def check(flows: tuple[Path, ...], plugin_folders: tuple[Path, ...], as_json: bo
         nodes = len(flow.nodes())
         text = _("{file}: flow {name}, {chains} chains, {nodes} nodes: good")
         chains = sum(not c.inline for c in flow.chains.values())
-        click.echo(text.format(file=flow.source, name=flow.name, chains=chains, nodes=nodes))
+        click.echo(text.format(file=flow.file, name=flow.name, chains=chains, nodes=nodes))
 
 
 def _as_json(problem: Problem) -> dict[str, Any]:

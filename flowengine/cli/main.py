@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from flowengine import __version__, i18n
-from flowengine.cli import check, new, nodes, plugins, run, schema
+from flowengine import __version__
+from flowengine.cli import check, columns, new, nodes, plugins, run, schema
 from flowengine.cli.common import load_registry
 from flowengine.i18n import _
 from flowengine.plugins import Registry
@@ -38,7 +38,7 @@ for command in (run.run, check.check, new.new, nodes.nodes, plugins.plugins, sch
 
 def main() -> None:
     """Entry point of the console script."""
-    i18n.install()
+    click.Context.formatter_class = columns.HelpFormatter  # for the commands of plugins too
     registry = load_registry(_folders_named(sys.argv[1:]))
     _add_commands(registry)
     root(prog_name="flowengine")

@@ -10,6 +10,7 @@ from typing import Any
 import click
 import msgspec
 
+from flowengine.cli import columns
 from flowengine.cli.common import json_option, plugins_option, show_broken, with_local_plugins
 from flowengine.flowfile.describe import Description, Option, describe, flat
 from flowengine.flowfile.problems import suggestion
@@ -90,12 +91,12 @@ def _show_option(name: str, option: Option) -> None:
     default = _("default {value}").format(value=option.default) if option.default else ""
     notes = (option.kind, _("required") if option.required else default, _("may stand alone") if option.bare else "")
     click.echo(f"  {click.style(name, bold=True)} ({', '.join(n for n in notes if n)})")
-    example = "; " + _("as in {example}").format(example=option.examples[0]) if option.examples else ""
-    click.echo(_wrapped(option.description + example, "      "))
+    text = option.description
+    if option.examples:
+        text = _("{description}; as in {example}").format(description=text, example=option.examples[0])
+    click.echo(_wrapped(text, "      "))
 
 
 def _wrapped(text: str, indent: str = "") -> str:
-    """Lines of at most 100 columns; Chinese, which has no blanks to break at, is left to the terminal."""
-    if not text.isascii() and " " not in text[:100]:
-        return indent + text
-    return click.wrap_text(text, min(100, shutil.get_terminal_size().columns), indent, indent)
+    """Lines of at most 100 columns."""
+    return columns.wrapped(text, min(100, shutil.get_terminal_size().columns), indent)

@@ -1,8 +1,8 @@
-"""Dead letters: messages that were given up, kept in the state folder with the reason, so that a person can see what was lost and why.
+"""Dead letters: messages that were given up, kept in the state folder with the reason, so that a person can see what was lost.
 
-One SQLite file, one writer thread. Whatever is queued is written in one transaction, and only then is each letter's `kept` called:
-a sender hears yes for a dead message when the letter is on the disk. If it cannot be written, it is tried again, loudly, and
-nobody hears yes meanwhile.
+One SQLite file, one writer thread. Whatever is queued is written in one transaction, and only then is each letter's `kept`
+called: a sender hears yes for a dead message when the letter is on the disk. If it cannot be written, it is tried again,
+loudly, and nobody hears yes meanwhile.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from typing import Any
 import msgspec
 import structlog
 
+from flowengine.errors import FAULTS
+from flowengine.i18n import N_
 from flowengine.message import Failure, Message
 
 log = structlog.get_logger(__name__)
@@ -34,6 +36,7 @@ CREATE TABLE IF NOT EXISTS dead (
 """
 _INSERT = "INSERT INTO dead VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _AGAIN = 1.0
+_CLOSE_WITHIN = 3.0
 Kept = Callable[[], None]
 
 
@@ -43,75 +46,95 @@ class DeadLetters:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "dead-letters.db"
         self.waiting = 0
+        self.commits = 0
         self._queue: queue.SimpleQueue[tuple[tuple[Any, ...], Kept] | None] = queue.SimpleQueue()
+        self._database: sqlite3.Connection | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = threading.Event()
 
     def open(self) -> None:
         """Make or open the file (readable by its owner only); raises OSError or sqlite3.Error."""
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-        database = self._connect()
-        database.execute(_TABLE)
-        database.close()
+        self._connect().close()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._write, name="dead-letters", daemon=True)
         self._thread.start()
 
     def _connect(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self.path, isolation_level=None)
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=FULL")
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        database = sqlite3.connect(self.path, timeout=1.0, isolation_level=None)
+        try:
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("PRAGMA synchronous=FULL")
+            database.execute(_TABLE)
+        except BaseException:
+            database.close()
+            raise
         return database
 
     def put(self, flow: str, msg: Message, failure: Failure, kept: Kept) -> None:
-        """Keep one letter; `kept` is called in the event loop when it is on the disk."""
+        """Keep one letter; `kept` is called in the event loop when it is on the disk. Never raises."""
         payload, is_json = _bytes(msg.payload)
-        status = None if failure.status is None else str(failure.status)
+        status = None if failure.status is None else _text(failure.status)
         row = (
-            msg.id, msg.part, flow, failure.node, failure.reason, status, failure.attempts,
-            msg.time, time.time(), _bytes(dict(msg.meta))[0].decode(), payload, is_json,
+            _text(msg.id), msg.part, flow, failure.node, _text(failure.reason), status, failure.attempts,
+            msg.time, time.time(), _bytes(msg.meta)[0].decode("utf-8", "backslashreplace"), payload, is_json,
         )  # fmt: skip
         self.waiting += 1
         self._queue.put((row, kept))
 
     async def close(self) -> None:
-        """Write what is queued and close the file."""
+        """Write what is queued and close the file; what cannot be written by then is told nobody."""
         if self._thread is not None:
             self._stop.set()
             self._queue.put(None)
-            await asyncio.to_thread(self._thread.join)
+            await asyncio.to_thread(self._thread.join, _CLOSE_WITHIN)
 
     def _write(self) -> None:
-        database = self._connect()
         batch: list[tuple[tuple[Any, ...], Kept]] = []
-        while True:
-            entry = self._queue.get()
-            while entry is not None:
-                batch.append(entry)
-                entry = self._queue.get() if not self._queue.empty() else None
-            if batch and self._commit(database, batch):
+        failed = False
+        while not (self._stop.is_set() and self._queue.empty()):
+            batch += self._queued(wait=not batch)
+            if not batch:
+                continue
+            failed = not self._commit(batch, failed)
+            if failed:
+                self._stop.wait(_AGAIN)
+            else:
                 self._tell([kept for _row, kept in batch])
                 batch = []
-            if self._stop.is_set() and self._queue.empty():
-                break
-            if batch:
-                self._stop.wait(_AGAIN)
-                self._queue.put(None)
-        database.close()
+        if self._database is not None:
+            self._database.close()
 
-    def _commit(self, database: sqlite3.Connection, batch: list[tuple[tuple[Any, ...], Kept]]) -> bool:
+    def _queued(self, wait: bool) -> list[tuple[tuple[Any, ...], Kept]]:
+        """All that is queued, at least one if told to wait; None wakes the thread to look whether it shall stop."""
+        found = []
         try:
-            database.execute("BEGIN IMMEDIATE")
-            database.executemany(_INSERT, [row for row, _kept in batch])
-            database.execute("COMMIT")
-        except sqlite3.Error as error:
-            if database.in_transaction:
-                database.execute("ROLLBACK")
-            log.error(
-                "dead letters cannot be written; their senders are not told yes", file=str(self.path), reason=str(error)
-            )
+            while (letter := self._queue.get(wait)) is not None:
+                found.append(letter)
+                wait = False
+        except queue.Empty:
+            pass
+        return found
+
+    def _commit(self, batch: list[tuple[tuple[Any, ...], Kept]], failed: bool) -> bool:
+        """Write a batch in one transaction; False, loudly, if that is not possible now. failed: whether the last one was not."""
+        try:
+            if self._database is None:
+                self._database = self._connect()
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.executemany(_INSERT, [row for row, _kept in batch])
+            self._database.execute("COMMIT")
+        except Exception as error:
+            if self._database is not None:
+                self._database.close()  # rolls back; a new connection finds a file that was put back or made writable
+                self._database = None
+            text = N_("dead letters cannot be written; their senders are not told yes")
+            log.error(text, file=str(self.path), waiting=len(batch), reason=str(error))
             return False
+        self.commits += 1
+        if failed:
+            log.info(N_("dead letters are written again"), file=str(self.path), letters=len(batch))
         return True
 
     def _tell(self, kept: list[Kept]) -> None:
@@ -125,10 +148,18 @@ class DeadLetters:
 
 
 def _bytes(value: Any) -> tuple[bytes, bool]:
-    """A payload as it is kept: bytes as they came, anything else as JSON."""
+    """A payload as it is kept: bytes as they came, anything else as JSON, and what JSON cannot hold as Python shows it."""
     if isinstance(value, bytes):
         return value, False
     try:
         return msgspec.json.encode(value), True
-    except (TypeError, ValueError):
-        return repr(value).encode(), False
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return _text(value, repr).encode(), False
+
+
+def _text(value: Any, show: Callable[[Any], str] = str) -> str:
+    """A text that SQLite takes: half a surrogate pair, which JSON may hold, is written out."""
+    try:
+        return show(value).encode("utf-8", "backslashreplace").decode()
+    except FAULTS:
+        return f"<{type(value).__name__}>"

@@ -17,21 +17,25 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+from msgspec.structs import replace
 
 from flowengine.delivery import retry
 from flowengine.delivery.settings import Delivery
-from flowengine.errors import Reject, Retry
-from flowengine.i18n import _
+from flowengine.delivery.threads import Threads
+from flowengine.errors import FAULTS, Reject, Retry, cancelled, reason_of
+from flowengine.i18n import N_, _
 from flowengine.message import Message, Result
 from flowengine.node import Action, Answer, Drop
+from flowengine.template import as_text
 
 Done = Callable[[Message], None]
 GaveUp = Callable[[Message, BaseException, int], None]
 Dropped = Callable[[Message, str], None]
 NO_ORDER = "none"
-_NETWORK = (OSError, TimeoutError, ConnectionError)
+_HALT_WITHIN = 1.0
+_NO_RESULT = Result()
 
 
 class Lane:
@@ -52,7 +56,7 @@ class Lane:
 
 
 class Lanes:
-    """All lanes of one action. `submit` is its place in the chain; `done`, `gave_up` and `dropped` say what became of a message."""
+    """All lanes of one action. `submit` is its place in the chain; `done`, `gave_up`, `dropped` say what became of it."""
 
     def __init__(
         self, action: Action, settings: Delivery, *, taken: Any, done: Done, gave_up: GaveUp, dropped: Dropped
@@ -72,7 +76,7 @@ class Lanes:
         self._timer: asyncio.TimerHandle | None = None
         self._workers: list[asyncio.Task[None]] = []
         self._idle: list[asyncio.Future[None]] = []
-        self._quiet: asyncio.Future[None] | None = None
+        self._threads: Threads | None = None
         self._deliver = self._way()
         self._key = self._order()
 
@@ -80,13 +84,18 @@ class Lanes:
         """How many messages lie here, those in flight included."""
         return sum(map(len, self.lanes.values()))
 
-    def submit(self, msg: Message) -> Any:
-        """Take a message: returns it with its `result` where the action answered on the spot, else TAKEN.
+    def busy(self) -> bool:
+        """Whether attempts are under way or could be; lanes that sleep until their next attempt do not count."""
+        return bool(self.in_flight or self.ready)
 
-        Raises Reject where `id_from` or `order_by` cannot be made from the message, or the action refused it on the spot.
+    def submit(self, msg: Message) -> Any:
+        """Take a message: returns it with its `result` where the action answered on the spot, a Drop, else TAKEN.
+
+        Raises Reject where `id_from` or `order_by` cannot be made from the message, and what the action raised on the spot if
+        that is not worth another attempt.
         """
         if self.settings.id_from is not None:
-            msg = msg._but(id=self.settings.id_from.render(msg))
+            msg = replace(msg, id=self.settings.id_from.render(msg))
         key = self._key(msg)
         lane = self.lanes.get(key)
         if lane is not None:
@@ -95,17 +104,23 @@ class Lanes:
             lane.rest.append(msg)
             return self.taken
         lane = Lane(key, msg)
-        if self.action.inline:
+        if self.action.inline and self.in_flight + len(self.ready) < self.settings.concurrency:
+            worthless = self._worthless(msg)
+            if worthless:
+                return Drop(worthless)
             try:
                 made = self.action.deliver(msg)
-            except Retry as error:
+                if made is None or type(made) is Result:
+                    return replace(msg, result=made or _NO_RESULT, acted=True)
+                if not inspect.isawaitable(made):
+                    return _answer(made)
+            except FAULTS as error:
+                again = _as_retry(error)
+                if again is None:
+                    raise
                 self.lanes[key] = lane
-                self._again(lane, error)
+                self._again(lane, again)
                 return self.taken
-            if type(made) is Drop:
-                return made
-            if not inspect.isawaitable(made):
-                return msg._but(result=made or Result(), acted=True)
             lane.under_way = made
         self.lanes[key] = lane
         self._wake(lane)
@@ -117,7 +132,9 @@ class Lanes:
 
             def by_device(msg: Message) -> Any:
                 key = msg.meta.get("device") or msg.meta.get("topic")
-                return next(self._numbers) if key is None else key
+                if type(key) is str:
+                    return key
+                return next(self._numbers) if key is None else as_text(key)
 
             return by_device
         if order_by.text == NO_ORDER:
@@ -129,16 +146,15 @@ class Lanes:
         if self.action.inline:
 
             async def on_the_spot(msg: Message) -> Answer:
-                made = deliver(msg)
-                return await made if inspect.isawaitable(made) else made
+                return await _awaited(deliver(msg))
 
             return on_the_spot
         if inspect.iscoroutinefunction(deliver):
             return deliver  # type: ignore[no-any-return]
-        threads = ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix=self.action.context.identity)
+        threads = self._threads = Threads(self.action.context.identity)
 
         async def in_a_thread(msg: Message) -> Answer:
-            return await asyncio.get_running_loop().run_in_executor(threads, deliver, msg)
+            return await _awaited(await threads.call(deliver, msg))
 
         return in_a_thread
 
@@ -154,55 +170,59 @@ class Lanes:
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            while self.ready:
-                lane = self.ready.popleft()
-                self.in_flight += 1
-                try:
-                    await self._attempt(lane)
-                finally:
-                    self.in_flight -= 1
-            if self._quiet is not None and not self.in_flight and not self._quiet.done():
-                self._quiet.set_result(None)
-            parked = loop.create_future()
-            self._idle.append(parked)
-            await parked
+        while not cancelled():
+            if not self.ready:
+                parked = loop.create_future()
+                self._idle.append(parked)
+                await parked
+                continue
+            self.in_flight += 1
+            try:
+                await self._attempt(self.ready.popleft())
+            finally:
+                self.in_flight -= 1
 
     async def _attempt(self, lane: Lane) -> None:
         msg = lane.head
-        expired = self._worthless(msg)
-        if expired:
+        under_way, lane.under_way = lane.under_way, None
+        worthless = self._worthless(msg) if under_way is None else ""
+        if worthless:
             self._next(lane)
-            self.dropped(msg, expired)
+            self.dropped(msg, worthless)
             return
         if not lane.attempts:
             lane.since = time.monotonic()
         lane.attempts += 1
-        made, lane.under_way = lane.under_way, None
         try:
-            result = await (made if made is not None else self._deliver(msg))
-        except Retry as error:
-            self._again(lane, error)
-        except _NETWORK as error:
-            self._again(lane, Retry(f"{type(error).__name__}: {error}"))
-        except Exception as error:
-            self._give_up(lane, error)
+            answer = _answer(await (self._deliver(msg) if under_way is None else under_way))
+        except FAULTS as error:
+            if cancelled():
+                raise
+            failure: BaseException | None = error
         else:
-            if self.trouble:
-                self.action.log.info("delivering again", after_failures=self.trouble)
-                self.trouble = 0
-            self._next(lane)
-            if isinstance(result, Drop):
-                self.dropped(msg, result.reason)
+            failure = None
+        if failure is not None:
+            again = _as_retry(failure)
+            if again is None:
+                self._give_up(lane, failure)
             else:
-                self.done(msg._but(result=result or Result(), acted=True))
+                self._again(lane, again)
+            return
+        if self.trouble:
+            self.action.log.info(N_("delivering again"), after_failures=self.trouble)
+            self.trouble = 0
+        self._next(lane)
+        if type(answer) is Drop:
+            self.dropped(msg, answer.reason)
+        else:
+            self.done(replace(msg, result=answer, acted=True))
 
     def _worthless(self, msg: Message) -> str:
         """Why a message need not be attempted any more, or nothing."""
         if msg.outcome.withdrawn:
             return "withdrawn"
         limit = self.settings.expire_after
-        return "expired" if limit is not None and time.time() - msg.time > limit.seconds else ""
+        return "expired" if limit is not None and time.monotonic() - msg.outcome.arrived > limit.seconds else ""
 
     def _next(self, lane: Lane) -> None:
         """The head is gone: the one behind it is the head, or the lane is no more."""
@@ -230,13 +250,14 @@ class Lanes:
         self.trouble += 1
         if self.trouble == 1 or error.slow:
             self.action.log.warning(
-                "delivery failed, it is tried again",
+                N_("delivery failed, it is tried again"),
                 reason=error.reason,
                 attempts=lane.attempts,
                 next_try_in=round(seconds, 1),
             )
         heapq.heappush(self._sleeping, (time.monotonic() + seconds, next(self._numbers), lane))
-        self._arm()
+        if self._sleeping[0][2] is lane:
+            self._arm()
 
     def _arm(self) -> None:
         """One timer for all lanes that sleep, set to the first that is due."""
@@ -254,16 +275,42 @@ class Lanes:
         self._timer = None
         self._arm()
 
-    async def drain(self, seconds: float) -> None:
-        """Let attempts under way and messages that are ready go through, for so long; then stop. What is left stays pending."""
-        if self.ready or self.in_flight:
-            self._quiet = asyncio.get_running_loop().create_future()
-            await asyncio.wait([self._quiet], timeout=seconds)
+    async def halt(self) -> None:
+        """Stop at once: what was in flight or waited stays pending, and its sender keeps it."""
         if self._timer is not None:
             self._timer.cancel()
         for worker in self._workers:
             worker.cancel()
-        await asyncio.gather(*self._workers, return_exceptions=True)
+        if self._workers:
+            ended, _late = await asyncio.wait(self._workers, timeout=_HALT_WITHIN)
+            await asyncio.gather(*ended, return_exceptions=True)
         for lane in self.lanes.values():
-            if inspect.iscoroutine(lane.under_way):
+            if isinstance(lane.under_way, asyncio.Future):
+                lane.under_way.cancel()
+            elif inspect.iscoroutine(lane.under_way):
                 lane.under_way.close()
+        if self._threads is not None:
+            self._threads.close()
+
+
+async def _awaited(made: Any) -> Answer:
+    answer: Answer = await made if inspect.isawaitable(made) else made
+    return answer
+
+
+def _answer(made: Any) -> Result | Drop:
+    """What `deliver` returned. TypeError for what is no answer: a False that was meant as a no must not count as delivered."""
+    if made is None:
+        return _NO_RESULT
+    if type(made) is Result or type(made) is Drop:
+        return made
+    raise TypeError(_("deliver() returned {type}, not a Result, a Drop or None").format(type=type(made).__name__))
+
+
+def _as_retry(error: BaseException) -> Retry | None:
+    """What `deliver` raised as a reason to try again, or None where it never will go better."""
+    if isinstance(error, Retry):
+        return error
+    if isinstance(error, OSError | asyncio.CancelledError):  # a TimeoutError is an OSError
+        return Retry(reason_of(error))
+    return None

@@ -161,7 +161,7 @@ def _kind(info: inspect.Type) -> str:
     info, _meta, _nullable = schema.unwrap(info)
     match info:
         case inspect.CustomType(cls=cls):
-            return _(_words(typing.get_origin(cls) or cls))
+            return _(words(typing.get_origin(cls) or cls))
         case inspect.StrType():
             return _("text")
         case inspect.BoolType():
@@ -182,7 +182,7 @@ def _kind(info: inspect.Type) -> str:
             return _("any value")
 
 
-def _words(cls: type) -> str:
-    """`RoutePath` is `route path`, unless the option type says better."""
+def words(cls: type) -> str:
+    """What an option type is called, in English: `RoutePath` is `route path`, unless the type says better."""
     own = getattr(cls, "kind", "")
     return own or re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cls.__name__).lower()

@@ -6,8 +6,8 @@ from typing import Any
 
 from flowengine.flowfile import schema
 from flowengine.flowfile.describe import describe
-from flowengine.flowfile.flow import Param
 from flowengine.flowfile.model import NodeKeys
+from flowengine.flowfile.params import Param
 from flowengine.i18n import _
 from flowengine.node import NodeOptions, Part
 from flowengine.plugins import Registry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
@@ -10,9 +11,17 @@ from msgspec import Meta
 from flowengine.condition import Condition
 from flowengine.delivery.settings import Delivery
 from flowengine.flowfile.problems import Mark, Source
+from flowengine.i18n import _
 from flowengine.node import Connection, Node, NodeOptions
 from flowengine.options import Route
 from flowengine.template import Reference
+
+_NAME = re.compile(r"[^\W.][\w-]*")
+
+
+def name_fault(name: str) -> str:
+    """What keeps `name` from naming a flow, chain, node, connection or param; the empty text where nothing does."""
+    return "" if _NAME.fullmatch(name) else _("a name begins with a letter or digit, and has letters, digits, - and _")
 
 
 class NodeKeys(NodeOptions):
@@ -33,12 +42,27 @@ class NodeKeys(NodeOptions):
     disabled: Annotated[bool, Meta(description="Leave this node out")] = False
 
 
+class Unread(Node):
+    """Stands where a node could not be read, so that the rest of its flow can still be checked. What it does is not known.
+
+    words: every text in it, among them the chains it may lead to.
+    """
+
+    type = "?"
+
+    def __init__(self, words: frozenset[str]) -> None:
+        self.words = words
+
+
 @dataclass(eq=False)
 class NodeDef:
-    """One node in its place. mark: where it stands. routes, references: each with its place."""
+    """One node in its place. mark: where it stands. routes, references: each with its place.
+
+    where: `chains.records[3] http-post`, as errors say it.
+    """
 
     chain: str
-    index: int
+    where: str
     name: str
     node: Node
     keys: NodeKeys
@@ -46,17 +70,13 @@ class NodeDef:
     routes: list[tuple[Route, Mark]] = field(default_factory=list)
     references: list[tuple[Reference, Mark]] = field(default_factory=list)
 
-    @property
-    def where(self) -> str:
-        """`chains.records[3] http-post`, as errors say it."""
-        return f"chains.{self.chain}[{self.index}] {self.node.type}"
-
 
 @dataclass(eq=False)
 class ChainDef:
-    """A named list of nodes. inline: it stood on the spot as a route's target."""
+    """A named list of nodes. inline: it stood on the spot as a route's target. where: as errors say it."""
 
     name: str
+    where: str
     mark: Mark
     nodes: list[NodeDef] = field(default_factory=list)
     inline: bool = False
@@ -64,7 +84,7 @@ class ChainDef:
 
 @dataclass(eq=False)
 class ConnectionDef:
-    """One connection. flow: whose it is, or the empty text where the folder shares it."""
+    """One connection."""
 
     name: str
     mark: Mark
@@ -74,10 +94,12 @@ class ConnectionDef:
 
 @dataclass(eq=False)
 class FlowDef:
-    """One flow, whole."""
+    """One flow, whole. source: the file with its chains. file, mark: where its name stands; another one for an instance."""
 
     name: str
     source: Source
+    file: Source
+    mark: Mark = (0, 0)
     about: str = ""
     chains: dict[str, ChainDef] = field(default_factory=dict)
     connections: dict[str, ConnectionDef] = field(default_factory=dict)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from collections.abc import Mapping as MappingType
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flowengine.flowfile.check import check_claims, check_flow
-from flowengine.flowfile.flow import NAME, RESERVED_TOP, TOP, FlowReader, Place, read_connections, read_params
-from flowengine.flowfile.model import Project
+from flowengine.flowfile.files import File, blank, open_file, text_at
+from flowengine.flowfile.flow import FlowReader
+from flowengine.flowfile.model import FlowDef, Project
+from flowengine.flowfile.params import Given, read_params
+from flowengine.flowfile.parts import Place, read_connections
 from flowengine.flowfile.problems import FlowError, Problem, Problems, Source, ordered, suggestion
-from flowengine.flowfile.substitute import Scope, Unset, Value
-from flowengine.flowfile.tree import Mapping, Scalar, Tree, parse
+from flowengine.flowfile.substitute import Scope, Unset
+from flowengine.flowfile.tree import Mapping, Scalar, Tree
 from flowengine.i18n import _
 from flowengine.plugins import Registry
 
@@ -45,15 +48,6 @@ class Loaded:
         return self.project
 
 
-@dataclass
-class _File:
-    source: Source
-    problems: Problems
-    top: Mapping
-    kind: str
-    checked: bool = field(default=False)
-
-
 def flow_files(paths: Iterable[Path]) -> list[Path]:
     """The flow files that paths name: files as they are, folders with all below them (hidden ones left out), sorted."""
     found: list[Path] = []
@@ -79,203 +73,154 @@ def load(
 
 class _Loader:
     def __init__(self, registry: Registry, environ: MappingType[str, str], state: Path | None) -> None:
-        self.registry = registry
         self.environ = environ
-        self.state = state
         self.found: list[Problem] = []
         self.project = Project()
-        self.templates = 0
+        self.place = Place(registry, self.project.shared, environ, state)
+        self.files: dict[Path, File | None] = {}
+        self.used: set[Path] = set()
+        self.secrets: set[str] = set()
 
     def load(self, paths: list[Path]) -> Loaded:
-        files = [file for path in flow_files(paths) if (file := self._open(path)) is not None]
+        wanted = flow_files(paths)
+        files = [file for path in wanted if (file := self._open(path)) is not None]
         for file in files:
             if file.kind == "connections":
                 self._shared(file)
-        by_source: dict[Source, Problems] = {file.source: file.problems for file in files}
         for file in files:
-            if file.kind == "template":
-                self.templates += 1
-            elif file.kind == "flow":
-                self._flow(file, by_source)
-        check_claims(self.project, by_source)
-        if not files and not self.found:
+            if file.kind == "flow":
+                self._flow(file)
+        templates = [file for file in files if file.kind == "template"]
+        for file in templates:
+            if file.source.path not in self.used:
+                self._read(file, file, {}, "")
+        check_claims(self.project, {f.source: f.problems for f in self.files.values() if f is not None})
+        if not wanted:
             names = ", ".join(p.as_posix() for p in paths)
-            text = _("there is no flow file (*.yaml) in {paths}; 'flowengine new project NAME' makes one").format(
-                paths=names
-            )
-            self.found.append(Problem(Source(paths[0] if paths else Path()), (0, 0), "", text))
-        return Loaded(self.project, ordered(self.found), self.templates)
+            text = _("there is no flow file (*.yaml) in {paths}; 'flowengine new project NAME' makes one")
+            source = Source(paths[0] if paths else Path())
+            self.found.append(Problem(source, (0, 0), "", text.format(paths=names)))
+        return Loaded(self.project, ordered(map(self._redacted, self.found)), len(templates))
 
-    def _open(self, path: Path) -> _File | None:
-        source, text = self._text(path)
-        if text is None:
-            return None
-        problems = Problems(source, self.found)
-        tree = parse(text, problems)
-        if tree is None or _blank(tree):
-            if not any(p.source == source for p in self.found):
-                problems.error((0, 0), _("the file is empty: a flow begins with 'flow: NAME'"))
-            return None
-        if not isinstance(tree, Mapping):
-            problems.error(tree.mark, _("this is no flow: a flow begins with 'flow: NAME'"))
-            return None
-        kind = next((k for k in ("flow", "template") if tree.get(k) is not None), "")
-        if not kind and tree.get("connections") is not None and tree.get("chains") is None:
-            kind = "connections"
-        if not kind:
-            hint = suggestion(tree.items[0][0].text, ("flow", "template", "connections")) if tree.items else ""
-            problems.error(tree.mark, _("this is no flow: a flow begins with 'flow: NAME'{hint}").format(hint=hint))
-            return None
-        self._top(tree, problems)
-        return _File(source, problems, tree, kind)
+    def _redacted(self, problem: Problem) -> Problem:
+        """The same without any secret: a node's own words may quote the value it refuses."""
+        text = problem.text
+        for secret in sorted(self.secrets - {""}, key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return problem if text == problem.text else replace(problem, text=text)
 
-    def _text(self, path: Path) -> tuple[Source, str | None]:
-        source = Source(path)
-        problems = Problems(source, self.found)
-        try:
-            raw = path.read_bytes()
-        except OSError as error:
-            problems.error((0, 0), _("cannot be read: {reason}").format(reason=error.strerror))
-            return source, None
-        try:
-            text = raw.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            before = raw[: error.start].decode("utf-8", "replace")
-            mark = (before.count("\n"), len(before) - before.rfind("\n") - 1)
-            problems.error(mark, _("not UTF-8: save the file as UTF-8 (an editor on Windows may have used GBK)"))
-            return source, None
-        source.lines.extend(text.splitlines())
-        return source, text
+    def _open(self, path: Path) -> File | None:
+        """The file, parsed; read once, however many name it."""
+        path = Path(os.path.normpath(path))
+        if path not in self.files:
+            self.files[path] = open_file(path, self.place.registry, self.found)
+        return self.files[path]
 
-    def _top(self, top: Mapping, problems: Problems) -> None:
-        for key, value in top.items:
-            if key.text in RESERVED_TOP:
-                problems.error(key.mark, _("'{key}' is reserved for later").format(key=key.text))
-            elif key.text == "format" and not (isinstance(value, Scalar) and value.text == "1"):
-                problems.error(value.mark, _("this format is not known: this version of flowengine reads format 1"))
-            elif key.text not in TOP and not key.text.startswith("x-"):
-                hint = suggestion(key.text, TOP)
-                problems.error(key.mark, _("unknown key '{key}'{hint}").format(key=key.text, hint=hint))
+    def _scope(self, file: File) -> Scope:
+        return Scope(file.source.path.parent, environ=self.environ, secrets=self.secrets)
 
-    def _shared(self, file: _File) -> None:
-        scope = Scope(file.source.path.parent, environ=self.environ)
+    def _shared(self, file: File) -> None:
+        scope = self._scope(file)
+        tree = file.top.get("connections")
+        self.place.declared |= set(tree.keys()) if isinstance(tree, Mapping) else set()
         read_params(file.top.get("params"), {}, scope, file.problems)
-        found = read_connections(file.top.get("connections"), self._place(), scope, file.problems, "")
-        for name, definition in found.items():
+        for name, definition in read_connections(tree, self.place, scope, file.problems, "").items():
             if name in self.project.shared:
-                text = _("connection '{name}' is in {file} already").format(
-                    name=name, file=self.project.shared[name].source
-                )
+                text = _("connection '{name}' is in {file} already")
+                text = text.format(name=name, file=self.project.shared[name].source)
                 file.problems.error(definition.mark, text, f"connections.{name}")
             else:
                 self.project.shared[name] = definition
 
-    def _place(self) -> Place:
-        return Place(self.registry, self.project.shared, self.environ, self.state)
-
-    def _flow(self, file: _File, by_source: dict[Source, Problems]) -> None:
-        name_tree = file.top.get("flow")
-        name = name_tree.text if isinstance(name_tree, Scalar) else ""
-        if name_tree is not None and NAME.fullmatch(name) is None:
-            file.problems.error(name_tree.mark, _("a name has letters, digits, - and _ only"), "flow")
+    def _flow(self, file: File) -> None:
+        use = file.top.get("use")
+        if use is None:
+            if (stray := file.top.get("with")) is not None:
+                file.problems.error(stray.mark, _("'with' goes with 'use: TEMPLATE'"), "with")
+            self._read(file, file, {}, text_at(file.top, "flow"))
             return
-        before = file.problems.count()
-        body, problems, given = file.top, file.problems, {}
-        if (use := file.top.get("use")) is not None:
-            opened = self._use(file, use)
-            if opened is None:
-                return
-            body, problems = opened.top, opened.problems
-            by_source.setdefault(opened.source, opened.problems)
-            given = self._with(file, body)
-        elif (stray := file.top.get("with")) is not None:
-            file.problems.error(stray.mark, _("'with' goes with 'use: TEMPLATE'"), "with")
-        scope = Scope(problems.source.path.parent, environ=self.environ)
-        at = file.problems if given or use is not None else problems
-        self._missing(body, given, scope, at, use)
-        read_params(body.get("params"), given, scope, problems)
-        flow = FlowReader(self._place(), scope, problems, name).read(body)
-        about = file.top.get("about") or body.get("about")
-        flow.about = about.text if isinstance(about, Scalar) else ""
-        if problems.count() == before:
-            check_flow(flow, problems)
-        self.project.flows.append(flow)
+        template = self._template(file, use)
+        if template is not None:
+            given = self._given(file, template.top)
+            self._missing(file, template.top, given, use)
+            self._read(file, template, given, text_at(file.top, "flow"))
 
-    def _use(self, file: _File, use: Tree) -> _File | None:
+    def _read(self, file: File, body: File, given: MappingType[str, Given], name: str) -> None:
+        """Read and check the flow whose chains stand in `body`: its own file, or its template. No name: for the errors only."""
+        problems = Problems(body.source, self.found, flow="" if body is file else name)
+        scope = self._scope(body)
+        read_params(body.top.get("params"), given, scope, problems, lenient=body.kind == "template")
+        named = file.top.get("flow")
+        flow = FlowDef(name, body.source, file.source, named.mark if named is not None else (0, 0))
+        flow.about = text_at(file.top, "about") or text_at(body.top, "about")
+        FlowReader(self.place, scope, problems, flow).read(body.top)
+        check_flow(flow, problems)
+        if name:
+            self.project.flows.append(flow)
+
+    def _template(self, file: File, use: Tree) -> File | None:
         where = "use"
-        if not isinstance(use, Scalar):
+        if not isinstance(use, Scalar) or not use.text:
             file.problems.error(use.mark, _("'use' names the file of a template"), where)
             return None
         for key in ("params", "connections", "chains"):
             if (stray := file.top.get(key)) is not None:
-                file.problems.error(
-                    stray.mark,
-                    _("'{key}' belongs into the template: an instance has 'use' and 'with'").format(key=key),
-                    key,
-                )
-        path = file.source.path.parent / use.text
+                text = _("'{key}' belongs into the template: an instance has 'use' and 'with'")
+                file.problems.error(stray.mark, text.format(key=key), key)
+        folder = file.source.path.parent
+        path = folder / use.text
         if not path.is_file():
-            near = [f.relative_to(file.source.path.parent).as_posix() for f in flow_files([file.source.path.parent])]
-            hint = suggestion(use.text, near)
-            file.problems.error(
-                use.mark, _("there is no template {path}{hint}").format(path=path.as_posix(), hint=hint), where
-            )
+            hint = suggestion(use.text, [f.relative_to(folder).as_posix() for f in flow_files([folder])])
+            text = _("there is no template {path}{hint}").format(path=path.as_posix(), hint=hint)
+            file.problems.error(use.mark, text, where)
             return None
         opened = self._open(path)
         if opened is not None and opened.kind != "template":
-            file.problems.error(
-                use.mark,
-                _("{path} is not a template: it begins with '{kind}:'").format(path=path.as_posix(), kind=opened.kind),
-                where,
-            )
+            text = _("{path} is not a template: it begins with '{kind}:'")
+            file.problems.error(use.mark, text.format(path=path.as_posix(), kind=opened.kind), where)
             return None
+        if opened is not None:
+            self.used.add(opened.source.path)
         return opened
 
-    def _with(self, file: _File, template: Mapping) -> dict[str, Value]:
-        given: dict[str, Value] = {}
+    def _given(self, file: File, template: Mapping) -> dict[str, Given]:
+        """What the instance gives under `with:`."""
+        given: dict[str, Given] = {}
         tree = file.top.get("with")
         params = template.get("params")
         declared = params.keys() if isinstance(params, Mapping) else []
-        if tree is None:
+        if tree is None or blank(tree):
             return given
         if not isinstance(tree, Mapping):
             file.problems.error(tree.mark, _("'with' gives values by name: {device: \"0012\"}"), "with")
             return given
-        scope = Scope(file.source.path.parent, environ=self.environ)
+        scope = self._scope(file).without_params()
         for key, value in tree.items:
             here = file.problems.at(f"with.{key.text}")
             if key.text not in declared:
                 hint = suggestion(key.text, declared)
                 here.error(key.mark, _("the template has no param '{name}'{hint}").format(name=key.text, hint=hint))
-            elif not isinstance(value, Scalar):
+            elif not isinstance(value, Scalar) or blank(value):
                 here.error(value.mark, _("a value is one text, number or true/false"))
             else:
                 try:
-                    text = scope.substitute(value.text)
+                    given[key.text] = Given(value, scope.substitute(value.text), here)
                 except Unset as unset:
                     here.error(value.mark, str(unset))
-                else:
-                    given[key.text] = Value(text, text)
         return given
 
-    def _missing(
-        self, body: Mapping, given: MappingType[str, Value], scope: Scope, problems: Problems, use: Tree | None
-    ) -> None:
+    def _missing(self, file: File, template: Mapping, given: MappingType[str, Given], use: Tree) -> None:
         """In an instance, a param without a value is the instance's error, and is said there."""
-        params = body.get("params")
-        if use is None or not isinstance(params, Mapping):
-            return
-        for key, definition in list(params.items):
-            declared = isinstance(definition, Mapping)
-            has = isinstance(definition, Mapping) and (
-                definition.get("default") is not None or definition.get("env") is not None
-            )
-            if declared and not has and key.text not in given:
+        params = template.get("params")
+        tree = file.top.get("with")
+        written = tree.keys() if isinstance(tree, Mapping) else []
+        for key, definition in params.items if isinstance(params, Mapping) else ():
+            if not isinstance(definition, Mapping) or key.text in written:
+                continue
+            env = text_at(definition, "env")
+            default = definition.get("default")
+            if (default is None or blank(default)) and not (env and self.environ.get(env)):
                 text = _("the template wants a value for '{name}': give it under 'with:'").format(name=key.text)
-                problems.error(use.mark, text, "use")
-                scope.unknown.add(key.text)
-                params.items.remove((key, definition))
-
-
-def _blank(tree: Tree) -> bool:
-    return isinstance(tree, Scalar) and tree.plain and tree.text == ""
+                if env:
+                    text += _(", or set the environment variable {name}").format(name=env)
+                file.problems.error(use.mark, text, "use")

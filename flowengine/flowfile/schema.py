@@ -18,6 +18,8 @@ from flowengine.options import OptionType, Route
 
 Schema = dict[str, Any]
 SUBSTITUTED = r"\$\{.+\}"
+_TEXT = ["string", "number", "boolean"]
+"""What an editor takes for a text that stands without quotes."""
 
 
 @cache
@@ -96,16 +98,17 @@ def _default(field: inspect.Field) -> Any:
 
 
 def _type(info: inspect.Type, editor: bool) -> Schema:
-    info, meta, _nullable = unwrap(info)
+    info, _meta, _nullable = unwrap(info)
     match info:
         case inspect.CustomType(cls=cls):
             if not editor:
                 return {}
-            return dict(getattr(cls, "schema", {}))
+            own = dict(getattr(cls, "schema", {}))
+            return {**own, "type": _TEXT} if own.get("type") == "string" else own
         case inspect.StructType(cls=cls):
             return of_options(cls) if editor else _struct(cls, editor)
         case inspect.StrType():
-            kinds: Any = ["string", "number", "boolean"] if editor else "string"
+            kinds: Any = _TEXT if editor else "string"
             return {"type": kinds, **_sized(info, "Length"), **({"pattern": info.pattern} if info.pattern else {})}
         case inspect.BoolType():
             return {"type": "boolean"}

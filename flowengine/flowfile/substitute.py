@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flowengine.flowfile.problems import suggestion
+from flowengine.flowfile.model import name_fault
+from flowengine.flowfile.problems import nearest, suggestion
 from flowengine.i18n import _
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)\}?")
 
 
 class Unset(Exception):
-    """A reference that gives nothing; the text says why and what to do."""
+    """A reference that gives nothing; the text says why and what to do. offset: where in the text it stands."""
+
+    offset = 0
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,16 @@ class Scope:
     folder: Path
     params: dict[str, Value] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    used: set[str] = field(default_factory=set)
     unknown: set[str] = field(default_factory=set)
-    """Params that are declared and have no value: said once, where they are declared."""
+    """Params without a value: said once already, where they are declared, or where they are first named and are not declared."""
+    secrets: set[str] = field(default_factory=set)
+    """What no error may show."""
+    own: bool = True
+    """Whether params can be named here at all."""
+
+    def without_params(self) -> Scope:
+        """The same for the params' own defaults, where no param can be named."""
+        return Scope(self.folder, environ=self.environ, secrets=self.secrets, own=False)
 
     def lone(self, text: str) -> Value | None:
         """The typed value where `text` is one lone `${param}`, else None."""
@@ -54,15 +64,21 @@ class Scope:
         at = 0
         for found in _REFERENCE.finditer(text):
             out += text[at : found.start()]
-            if found[1] is None:
-                out += "${"
-            elif not found[0].endswith("}"):
-                raise Unset(_("'${' is opened and not closed; the text '${' itself is written '$${'"))
-            else:
-                value = self._resolve(found[1]).text
-                out += literal(value, out) if literal else value
             at = found.end()
+            try:
+                out += self._replaced(found, out, literal)
+            except Unset as unset:
+                unset.offset = found.start()
+                raise
         return out + text[at:]
+
+    def _replaced(self, found: re.Match[str], before: str, literal: Callable[[str, str], str] | None) -> str:
+        if found[1] is None:
+            return "${"
+        if not found[0].endswith("}"):
+            raise Unset(_("'${' is opened and not closed; the text '${' itself is written '$${'"))
+        value = self._resolve(found[1]).text
+        return literal(value, before) if literal else value
 
     def _resolve(self, name: str) -> Value:
         kind, colon, rest = name.partition(":")
@@ -71,11 +87,18 @@ class Scope:
         if colon and kind == "file":
             return self._file(rest)
         if name in self.params:
-            self.used.add(name)
             return self.params[name]
         if name in self.unknown:
             raise Unset("")
-        hint = suggestion(name, [*self.params, *self.unknown]) or _("; params are declared under 'params:'")
+        if not self.own:
+            raise Unset(_("'{name}': a param's own options name no param").format(name=name))
+        near = nearest(name, [*self.params, *self.unknown])
+        if near is not None and name_fault(near):
+            raise Unset("")
+        hint = suggestion(name, [*self.params, *self.unknown])
+        if not hint:
+            hint = _("; params are declared under 'params:'")
+            self.unknown.add(name)
         raise Unset(_("unknown param '{name}'{hint}").format(name=name, hint=hint))
 
     def _variable(self, rest: str) -> Value:
@@ -97,6 +120,7 @@ class Scope:
             text = path.read_text(encoding="utf-8").rstrip("\r\n")
         except OSError as error:
             raise Unset(_("cannot read the secret {path}: {reason}").format(path=path, reason=error.strerror)) from None
-        except UnicodeDecodeError:
+        except ValueError:
             raise Unset(_("the secret {path} is not UTF-8 text").format(path=path)) from None
+        self.secrets.add(text)
         return Value(text, text, secret=True)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-from flowengine.flowfile.problems import Mark, Problems
+from flowengine.flowfile.problems import Mark, Problems, end_of
+from flowengine.flowfile.syntax import explained, slip
 from flowengine.i18n import _
 
 MAX_NODES = 100_000
@@ -67,49 +69,19 @@ class _Stop(Exception):
 
 def parse(text: str, problems: Problems) -> Tree | None:
     """Return the file's one document, or None where it has none or cannot be read (and say so in `problems`)."""
+    composer = _Composer(text, problems)
     try:
-        return _Composer(text, problems).document()
+        tree = composer.document()
+        return None if composer.slipped else tree
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        problems.error((mark.line, mark.column) if mark else (0, 0), _syntax(error, problems.source.lines))
+        for mark, said in explained(error, problems.source.lines):
+            problems.error(mark, said)
     except yaml.reader.ReaderError as error:
-        before = text[: error.position]
-        mark_at = (before.count("\n"), len(before) - before.rfind("\n") - 1)
-        problems.error(
-            mark_at, _("the character U+{code:04X} is not allowed in YAML").format(code=int(error.character))
-        )
+        mark = end_of(text[: error.position])
+        problems.error(mark, _("the character U+{code:04X} is not allowed in YAML").format(code=int(error.character)))
     except _Stop as stop:
         problems.error(stop.mark, stop.text)
     return None
-
-
-def _syntax(error: yaml.MarkedYAMLError, lines: list[str]) -> str:
-    """PyYAML's words, and for the common slips what to do."""
-    mark = error.problem_mark
-    line = lines[mark.line] if mark and mark.line < len(lines) else ""
-    problem = error.problem or str(error)
-    if "\\t" in problem or (mark and line[mark.column : mark.column + 1] == "\t"):
-        return _("a tab cannot indent in YAML: use spaces")
-    value = re.match(r"\s*(?:- )?\s*[\w-]+:\s+\{", line)
-    if value and (
-        "block end" in problem or "expected ',' or '}'" in problem or "while parsing a flow" in str(error.context)
-    ):
-        return _("a text that begins with { stands in quotes (here it was read as an object in braces)")
-    if "mapping values are not allowed" in problem:
-        return _("a colon where none may stand: is the line indented too far, or does a text with ': ' need quotes?")
-    if "could not find expected ':'" in problem:
-        return _("a key without its colon, or a text that needs quotes")
-    if "expected <block end>" in problem:
-        return _("the indentation does not fit the lines above")
-    if "found unexpected end of stream" in problem and error.context and "quoted scalar" in error.context:
-        at = error.context_mark
-        return _("a quote that is opened in line {line} is not closed").format(line=at.line + 1 if at else "?")
-    if "cannot start any token" in problem:
-        char = line[mark.column : mark.column + 1] if mark else ""
-        return _("a text that begins with {char} stands in quotes").format(char=char)
-    if "undefined alias" in problem:
-        return _("{problem}; a text that begins with * stands in quotes").format(problem=problem)
-    return _("not YAML: {problem}").format(problem=problem)
 
 
 def _at(mark: Any) -> Mark:
@@ -119,6 +91,7 @@ def _at(mark: Any) -> Mark:
 class _Composer:
     def __init__(self, text: str, problems: Problems) -> None:
         self.events = yaml.parse(text, Loader=yaml.SafeLoader)
+        self.slipped = False
         self.problems = problems
         self.anchors: dict[str, Tree] = {}
         self.sizes: dict[int, int] = {}
@@ -138,12 +111,12 @@ class _Composer:
             )
         return tree
 
-    def node(self, event: Any, depth: int) -> Tree:
+    def node(self, event: Any, depth: int, *, key: bool = False) -> Tree:
         mark = _at(event.start_mark)
         if depth > MAX_DEPTH:
             raise _Stop(mark, _("nested more than {n} levels deep").format(n=MAX_DEPTH))
         if isinstance(event, yaml.AliasEvent):
-            tree = self.anchors.get(event.anchor)
+            tree = self.anchors.get(event.anchor or "")
             if tree is None:
                 raise _Stop(
                     mark,
@@ -158,10 +131,21 @@ class _Composer:
         if event.tag is not None and event.tag != "!":
             self.problems.error(mark, _("YAML tags are not used here: remove '{tag}'").format(tag=_tag(event.tag)))
         tree = self.content(event, mark, depth)
+        if isinstance(tree, Scalar) and tree.plain:
+            self.look(tree, key)
         if event.anchor is not None:
             self.anchors[event.anchor] = tree
         self.sizes[id(tree)] = self.count - start
         return tree
+
+    def look(self, scalar: Scalar, key: bool) -> None:
+        """Say a slip in a text that stands without quotes; the file is then no better than one that is not YAML."""
+        line, column = scalar.mark
+        before = self.problems.source.lines[line][:column]
+        found = slip(scalar.text, key=key, first=not before.strip(" -"))
+        if found is not None:
+            self.slipped = True
+            self.problems.error((line, column + found[0]), found[1])
 
     def grow(self, mark: Mark, by: int) -> None:
         self.count += by
@@ -177,25 +161,66 @@ class _Composer:
                 items.append(self.node(event, depth + 1))
             return Sequence(mark, items, flow=False)
         mapping = Mapping(mark, [], flow=bool(event.flow_style))
-        seen: dict[str, Mark] = {}
+        seen: dict[str, int] = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
-            key = self.node(event, depth + 1)
+            key = self.node(event, depth + 1, key=True)
             value = self.node(next(self.events), depth + 1)
             if not isinstance(key, Scalar):
                 self.problems.error(key.mark, _("a key is a text; a text that begins with { or [ stands in quotes"))
             elif key.text == "<<" and key.plain:
-                self.problems.error(
-                    key.mark, _("merge keys (<<) are not used here: write the keys out, or make a template")
-                )
+                text = _("merge keys (<<) are not used here: write the keys out, or make a template")
+                self.problems.error(key.mark, text)
             elif key.text in seen:
-                first = seen[key.text][0] + 1
-                self.problems.error(
-                    key.mark, _("'{key}' stands twice; the first is in line {line}").format(key=key.text, line=first)
-                )
+                first, held = mapping.items[seen[key.text]]
+                text = _("'{key}' stands twice; the first is in line {line}")
+                self.problems.error(key.mark, text.format(key=key.text, line=first.mark[0] + 1))
+                if isinstance(held, Scalar) and held.text == "":
+                    mapping.items[seen[key.text]] = (key, value)
             else:
-                seen[key.text] = key.mark
+                seen[key.text] = len(mapping.items)
                 mapping.items.append((key, value))
         return mapping
+
+
+def mark_of(tree: Tree | None, path: list[Any], bare: str = "", *, key: bool = False) -> Mark | None:
+    """Where the value at `path` stands (or its key), or None where the tree has no such place."""
+    if tree is not None and not isinstance(tree, Mapping) and bare and path[:1] == [bare]:
+        path = path[1:]
+    for at, step in enumerate(path):
+        last = key and at == len(path) - 1
+        if isinstance(tree, Mapping):
+            entry = next(((k, v) for k, v in tree.items if k.text == step), None)
+            rest = ".".join(map(str, path[at:]))
+            whole = next(((k, v) for k, v in tree.items if k.text == rest), None)
+            if whole is not None:
+                return whole[0].mark if key else whole[1].mark
+            if entry is None:
+                return None if at == 0 else tree.mark
+            if last:
+                return entry[0].mark
+            tree = entry[1]
+        elif isinstance(tree, Sequence) and isinstance(step, int) and step < len(tree.items):
+            tree = tree.items[step]
+        else:
+            break
+    return tree.mark if tree is not None else None
+
+
+def is_null(tree: Tree) -> bool:
+    """Whether null stands there, or nothing."""
+    return isinstance(tree, Scalar) and tree.plain and tree.text in ("", "~", "null")
+
+
+def scalars(tree: Tree) -> Iterator[Scalar]:
+    """Every text in a tree that is a value, in its order."""
+    if isinstance(tree, Scalar):
+        yield tree
+    elif isinstance(tree, Sequence):
+        for item in tree.items:
+            yield from scalars(item)
+    else:
+        for _key, value in tree.items:
+            yield from scalars(value)
 
 
 def _tag(tag: str) -> str:
@@ -204,7 +229,7 @@ def _tag(tag: str) -> str:
 
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_LEADING_ZERO = re.compile(r"[-+]?0[0-9]+(\.[0-9]*)?")
+_LEADING_ZERO = re.compile(r"[-+]?0[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 _SPECIAL = {
     "": None, "~": None, "null": None, "Null": None, "NULL": None,
     "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
@@ -223,15 +248,3 @@ def core_value(text: str) -> Any:
     if _FLOAT.fullmatch(text):
         return float(text)
     return text
-
-
-def comment_glued(scalar: Scalar, lines: list[str]) -> Mark | None:
-    """Where a text without quotes is cut by ` #` that was probably meant as text: a hash with no space after it."""
-    line, column = scalar.mark
-    if not scalar.plain or line >= len(lines):
-        return None
-    end = column + len(scalar.text)
-    if lines[line][column:end] != scalar.text:
-        return None
-    found = re.match(r"\s+#(?=\S|$)(?!#)", lines[line][end:])
-    return (line, end + found.end() - 1) if found else None

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+_REASONS = 100
+_OTHER = "…"
+
 
 @dataclass(eq=False)
 class Books:
@@ -17,7 +20,12 @@ class Books:
     dropped: int = 0
     dead: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
-    """Why messages were dropped or are dead."""
+    """Why messages were dropped or are dead; reasons beyond the first 100 are counted together, as `…`."""
+
+    def because(self, reason: str) -> None:
+        """Count a reason. A node may make it from the message, so that there are as many reasons as messages."""
+        known = reason in self.reasons or len(self.reasons) < _REASONS
+        self.reasons[reason if known else _OTHER] += 1
 
     def settled(self) -> int:
         """How many have ended."""

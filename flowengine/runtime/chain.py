@@ -1,15 +1,17 @@
 """A chain at work: plain calls, one loop, one `try`. No task, queue or copy per node.
 
-`advance` carries a message through its chain until it ends, an action has taken it, or it was split into parts that went on by
-themselves. It never raises: what a node raises is that message's own affair, and `on_error` has it.
+`advance` carries a message through its chain until it has ended or an action has taken it, and after it, in order, the parts
+that it was split into. It never raises: what a node raises is that message's own affair, and `on_error` has it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-from flowengine.errors import Reject
+from msgspec.structs import replace
+
+from flowengine.errors import FAULTS, reason_of
 from flowengine.flowfile.model import NodeDef
 from flowengine.i18n import _
 from flowengine.message import Failure, Message
@@ -23,7 +25,7 @@ StepCall = Callable[[Message], StepResult]
 
 
 class Ledger(Protocol):
-    """Who keeps the books of a chain's flow and settles its messages."""
+    """Who keeps the books of a chain's flow and settles its messages. Nothing here raises."""
 
     def finish(self, msg: Message) -> None: ...
     def drop(self, msg: Message, reason: str) -> None: ...
@@ -44,41 +46,31 @@ class Chain:
         self.steps: list[StepCall] = []
 
 
+Place = tuple[Chain, int, Message]
+"""A message and the node it comes to next."""
+
+
 def advance(chain: Chain, at: int, msg: Message) -> None:
     """Carry `msg` on from the node at place `at`."""
-    while True:
+    waiting: list[tuple[Chain, int, Message | Routed]] = []  # the parts whose turn has not come, the first one last
+    place: Place | None = chain, at, msg
+    while place is not None:
+        chain, at, msg = place
+        out: Any = msg
         try:
-            out: Any = msg
             while at < len(chain.steps):
                 out = chain.steps[at](msg)
-                if type(out) is not Message:
+                if type(out) is not Message or out.outcome is not msg.outcome:
+                    out = _read(out, msg)
                     break
                 msg = out
                 at += 1
-            if out is TAKEN:
-                return
-            if at == len(chain.steps):
-                if not msg.frames:
-                    chain.ledger.finish(msg)
-                    return
-                chain, at = msg.frames[-1]
-                msg = msg._but(frames=msg.frames[:-1])
-                continue
-            if type(out) is not Routed and out is not None and type(out) is not Drop:
-                out = _parts(out, msg)
-        except Exception as error:
+        except FAULTS as error:
             out = _on_error(chain, at, msg, error)
-        if type(out) is Routed:
-            onward = _follow(chain, at, out)
-            if onward is None:
-                return
-            chain, at, msg = onward
-        elif type(out) is list:
-            _fan_out(chain, at, msg, out)
-            return
-        else:
-            chain.ledger.drop(msg, out.reason if type(out) is Drop else chain.nodes[at].name)
-            return
+        place = _after(chain, at, msg, out, waiting)
+        while place is None and waiting:
+            chain, at, part = waiting.pop()
+            place = _follow(chain, at, part) if type(part) is Routed else (chain, at + 1, part)  # type: ignore[assignment]
 
 
 def fail(chain: Chain, at: int, msg: Message, error: BaseException, attempts: int = 0) -> None:
@@ -94,58 +86,75 @@ _DEAD = Route("dead")
 def _on_error(chain: Chain, at: int, msg: Message, error: BaseException, attempts: int = 0) -> Routed:
     node = chain.nodes[at]
     chain.ledger.failed(node, msg, error)
-    expected = isinstance(error, Reject)
-    reason = str(error) if expected else f"{type(error).__name__}: {error}"
-    status = getattr(error, "status", None)
-    failure = Failure(node.node.context.identity, reason, status, attempts)
-    return (node.keys.on_error or _DEAD).to(msg._but(error=failure))
+    failure = Failure(node.node.context.identity, reason_of(error), getattr(error, "status", None), attempts)
+    return (node.keys.on_error or _DEAD).to(replace(msg, error=failure))
 
 
-def _follow(chain: Chain, at: int, routed: Routed) -> tuple[Chain, int, Message] | None:
+def _after(
+    chain: Chain, at: int, msg: Message, out: Any, waiting: list[tuple[Chain, int, Message | Routed]]
+) -> Place | None:
+    """Where it goes on after what the node at place `at` gave, or, if that is a Message, after the end of the chain."""
+    if type(out) is Routed:
+        return _follow(chain, at, out)
+    if type(out) is Message:
+        if msg.frames:  # back to the chain that ran this one
+            back, next_at = msg.frames[-1]
+            return back, next_at, replace(msg, frames=msg.frames[:-1])
+        chain.ledger.finish(msg)
+    elif type(out) is list and out:
+        chain.ledger.more(msg, len(out) - 1)
+        waiting.extend((chain, at, part) for part in reversed(out))
+    elif out is not TAKEN:
+        chain.ledger.drop(msg, out.reason if type(out) is Drop else chain.nodes[at].name)
+    return None
+
+
+def _follow(chain: Chain, at: int, routed: Routed) -> Place | None:
     """Where a routed message goes on, or None where it has ended."""
     target, msg = routed.route.target, routed.msg
     if type(target) is Chain:
         if routed.comes_back:
-            msg = msg._but(frames=(*msg.frames, (chain, at + 1)))
+            msg = replace(msg, frames=(*msg.frames, (chain, at + 1)))
         elif msg.frames:
-            msg = msg._but(frames=())  # a route leaves and does not come back, also not to whoever ran this chain
+            msg = replace(msg, frames=())  # a route leaves and does not come back, also not to whoever ran this chain
         return target, 0, msg
     if target == "next":
         return chain, at + 1, msg
     node = chain.nodes[at]
-    if target == "dead":
-        chain.ledger.bury(
-            msg, msg.error or Failure(node.node.context.identity, _("the flow sends it to the dead letters"))
-        )
-    else:
-        chain.ledger.drop(msg, msg.error.reason if msg.error else node.name)
+    if target == "drop":
+        chain.ledger.drop(msg, node.name)
+        return None
+    failure = msg.error
+    if failure is None or failure.node != node.node.context.identity:  # an error of before is not why it ends here
+        reason = _("the flow sends it to the dead letters") if target == "dead" else _("there is no chain '{name}'")
+        failure = Failure(node.node.context.identity, reason.format(name=target))
+    chain.ledger.bury(msg, failure)
     return None
 
 
-def _parts(out: Any, msg: Message) -> list[Message | Routed]:
-    """What an iterable gives, each part with a number of its own."""
+def _read(out: Any, msg: Message) -> Any:
+    """What a node gave that is not simply the next message; an iterable as a list, each part with a number of its own."""
+    if out is None or out is TAKEN or type(out) is Drop:
+        return out
+    if type(out) is Routed or type(out) is Message:
+        return _checked(out, msg)
+    if isinstance(out, str | bytes | Mapping) or not isinstance(out, Iterable):
+        raise TypeError(_("process() returned {type}, which is no message").format(type=type(out).__name__))
     parts: list[Message | Routed] = []
     for number, part in enumerate(out):
         place = f"{msg.part}.{number}" if msg.part else str(number)
-        if type(part) is Message:
-            parts.append(part._but(part=place))
-        elif type(part) is Routed:
-            parts.append(Routed(part.route, part.msg._but(part=place), part.comes_back))
+        if type(_checked(part, msg)) is Routed:
+            parts.append(Routed(part.route, replace(part.msg, part=place), part.comes_back))
         else:
-            raise TypeError(f"process() gave {type(part).__name__}, not a message or a route")
+            parts.append(replace(part, part=place))
     return parts
 
 
-def _fan_out(chain: Chain, at: int, msg: Message, parts: list[Message | Routed]) -> None:
-    """Send each part on by itself; none at all means that the message is dropped."""
-    if not parts:
-        chain.ledger.drop(msg, chain.nodes[at].name)
-        return
-    chain.ledger.more(msg, len(parts) - 1)
-    for part in parts:
-        if type(part) is Routed:
-            onward = _follow(chain, at, part)
-            if onward is not None:
-                advance(*onward)
-        else:
-            advance(chain, at + 1, part)  # type: ignore[arg-type]
+def _checked(out: Any, msg: Message) -> Any:
+    """`out`, if it is made from `msg`: another message would be settled twice, and this one never."""
+    made = out.msg if type(out) is Routed else out
+    if type(made) is not Message:
+        raise TypeError(_("process() gave {type}, which is no message").format(type=type(made).__name__))
+    if made.outcome is not msg.outcome:
+        raise TypeError(_("process() gave another message: make it with msg.with_payload() or msg.with_meta()"))
+    return out

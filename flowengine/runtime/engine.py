@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from flowengine.delivery.deadletters import DeadLetters
-from flowengine.errors import StartError
+from flowengine.errors import FAULTS, StartError, cancelled, reason_of
 from flowengine.flowfile.model import ConnectionDef, Project
 from flowengine.i18n import N_, _
 from flowengine.node import Connection, Part
@@ -20,6 +22,7 @@ from flowengine.runtime.state import StateFolder
 
 DRAIN = 5.0
 """Seconds for attempts under way when the engine is stopped; all of a stop stays below Docker's 10."""
+_CLOSE_WITHIN = 3.0
 _LOOK = 0.02
 
 
@@ -56,18 +59,26 @@ class Engine:
                     await self._connect(definition, broken)
                 for node in run.flow.nodes():
                     await self._open(node.node)
-            except Exception as error:
-                run.failed_to_start = str(error)
+            except FAULTS as error:
                 self._cannot_start(run, error)
-        running = self.running()
-        if self.flows and not running:
-            raise StartError(_("no flow could be started"))
-        for run in running:
+        self._need_one()
+        for run in self.running():
             run.start_sources()
         await asyncio.sleep(0)
         for connection in self._connections:
-            if connection not in broken:
-                await connection.start()
+            users = self._users(connection)  # none: what comes in would find nobody, and be acknowledged
+            try:
+                if users:
+                    await connection.start()
+            except FAULTS as error:
+                for run in users:
+                    self._cannot_start(run, error)
+                    await run.stop_sources()
+        self._need_one()
+
+    def _need_one(self) -> None:
+        if self.flows and not self.running():
+            raise StartError(_("no flow could be started"))
 
     def running(self) -> list[FlowRun]:
         """The flows that could be started."""
@@ -87,34 +98,40 @@ class Engine:
         self._connections.append(connection)
         try:
             await self._open(connection)
-        except Exception as error:
-            broken[connection] = f"{connection.context.identity}: {error}"
-            raise StartError(broken[connection]) from error
+        except FAULTS as error:
+            if cancelled():
+                raise
+            broken[connection] = f"{connection.context.identity}: {reason_of(error)}"
+            if isinstance(error, StartError):
+                raise StartError(broken[connection]) from None
+            raise
 
     async def _open(self, part: Part) -> None:
         self._opened.append(part)
         await part.open()
 
-    def _cannot_start(self, run: FlowRun, error: Exception) -> None:
-        if isinstance(error, StartError):
-            run.log.error(N_("the flow cannot start; the others go on"), reason=str(error))
-        else:
-            run.log.error(N_("the flow cannot start; the others go on"), reason=str(error), exc_info=error)
+    def _cannot_start(self, run: FlowRun, error: BaseException) -> None:
+        if cancelled():
+            raise error
+        run.failed_to_start = reason_of(error)
+        fault = {} if isinstance(error, StartError) else {"exc_info": error}
+        run.log.error(N_("the flow cannot start; the others go on"), reason=run.failed_to_start, **fault)
 
     async def until_ready(self) -> list[str]:
         """Wait until every connection is ready; what each listens on or is subscribed to."""
         while True:
-            said = [c.ready() for c in self._connections if self._needed(c)]
+            said = [c.ready() for c in self._connections if self._users(c)]
             if all(s is not None for s in said):
                 return [s for s in said if s]
             await asyncio.sleep(_LOOK)
 
     def not_ready(self) -> list[str]:
         """The connections that are waited for."""
-        return [c.context.identity for c in self._connections if self._needed(c) and c.ready() is None]
+        return [c.context.identity for c in self._connections if self._users(c) and c.ready() is None]
 
-    def _needed(self, connection: Connection) -> bool:
-        return any(connection is d.connection for run in self.running() for d in self._used(run))
+    def _users(self, connection: Connection) -> list[FlowRun]:
+        """The flows that run and use it."""
+        return [run for run in self.running() if any(d.connection is connection for d in self._used(run))]
 
     def books(self) -> Books:
         """The books of all flows together."""
@@ -130,34 +147,34 @@ class Engine:
     async def stop(self) -> None:
         """Take nothing new, let what is under way settle for at most 5 s, acknowledge it, close everything."""
         for connection in self._connections:
-            await self._quietly(connection, connection.stop())
+            await self._quietly(connection, connection.stop)
         await asyncio.gather(*(run.stop_sources() for run in self.flows))
-        drained = asyncio.gather(*(run.drain(DRAIN) for run in self.flows))
-        hurried = asyncio.create_task(self.hurry.wait())
-        await asyncio.wait([drained, hurried], return_when=asyncio.FIRST_COMPLETED)
-        hurried.cancel()
-        if not drained.done():
-            drained.cancel()
-            await asyncio.gather(*(run.drain(0) for run in self.flows))
+        latest = time.monotonic() + DRAIN
+        while any(run.busy() for run in self.flows) and not self.hurry.is_set() and time.monotonic() < latest:
+            await asyncio.sleep(_LOOK)
+        await asyncio.gather(*(run.halt() for run in self.flows))
         if self.dead_letters is not None:
             await self.dead_letters.close()
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # what was written is settled now, before the connections close
         for part in reversed(self._opened):
-            await self._quietly(part, part.close())
+            await self._quietly(part, part.close)
         if self.folder is not None:
             self.folder.release()
 
-    async def _quietly(self, part: Part, doing: Any) -> None:
-        """One part that fails to close does not keep the others from it."""
+    async def _quietly(self, part: Part, do: Callable[[], Awaitable[None]]) -> None:
+        """One part that fails to close, or hangs, does not keep the others from it."""
         try:
-            await doing
-        except Exception:
-            part.log.exception(N_("failed while stopping"))
+            async with asyncio.timeout(_CLOSE_WITHIN):
+                await do()
+        except FAULTS as error:
+            if cancelled():
+                raise
+            part.log.error(N_("failed while stopping"), reason=reason_of(error), exc_info=error)
 
     def log_books(self) -> None:
         """Write the books to the log: of all flows, and of each where there are several."""
         if len(self.flows) > 1:
             for run in self.flows:
-                run.log.info("books of the flow", **run.books.lines(run.pending()))
+                run.log.info(N_("books of the flow"), **run.books.lines(run.pending()))
         books = self.books()
-        self.log.info("books", **books.lines(self.pending()), reasons=dict(books.reasons))
+        self.log.info(N_("books"), **books.lines(self.pending()), reasons=dict(books.reasons))

@@ -12,7 +12,7 @@ import structlog
 from flowengine.delivery.deadletters import DeadLetters
 from flowengine.delivery.lanes import Lanes
 from flowengine.delivery.settings import Delivery
-from flowengine.errors import Reject, Stopping
+from flowengine.errors import FAULTS, Reject, Stopping, cancelled, reason_of
 from flowengine.flowfile.model import ChainDef, FlowDef, NodeDef
 from flowengine.i18n import N_
 from flowengine.logs import shorten
@@ -23,6 +23,7 @@ from flowengine.runtime.chain import TAKEN, Chain, StepCall, advance, fail
 
 _SAY_EVERY = 1.0
 _SOURCE_BACKOFF = (1.0, 60.0)
+_STOP_WITHIN = 1.0
 
 
 class FlowRun:
@@ -91,6 +92,7 @@ class FlowRun:
         def emit(payload: Any, meta: Mapping[str, Any], settled: Callable[[Outcome], None] | None = None) -> Outcome:
             if self.stopping:
                 raise Stopping(self.flow.name)
+            asyncio.get_running_loop()  # raises in another thread, where the books would go wrong without a word
             outcome = Outcome(settled)
             books.received += 1
             advance(chain, 0, Message(payload, meta, new_id(), time.time(), outcome))
@@ -104,13 +106,20 @@ class FlowRun:
             self._tasks.append(asyncio.create_task(self._keep_running(source, self.emitter(chain))))
 
     async def _keep_running(self, source: Source, emit: Emit) -> None:
-        wait, longest = _SOURCE_BACKOFF
+        first, longest = _SOURCE_BACKOFF
+        wait = first
         while True:
+            began = time.monotonic()
             try:
                 await source.run(emit)
+                source.log.info(N_("a source has ended: nothing more comes from it"))
                 return
-            except Exception:
-                source.log.exception("a source failed, it is started again", wait=wait)
+            except FAULTS as error:
+                if cancelled():
+                    raise
+                if time.monotonic() - began > longest:
+                    wait = first
+                source.log.error(N_("a source failed, it is started again"), wait=wait, exc_info=error)
             await asyncio.sleep(wait)
             wait = min(wait * 2, longest)
 
@@ -119,11 +128,17 @@ class FlowRun:
         self.stopping = True
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            ended, _late = await asyncio.wait(self._tasks, timeout=_STOP_WITHIN)
+            await asyncio.gather(*ended, return_exceptions=True)
 
-    async def drain(self, seconds: float) -> None:
-        """Let what is under way settle, for so long."""
-        await asyncio.gather(*(lanes.drain(seconds) for lanes in self.lanes))
+    def busy(self) -> bool:
+        """Whether messages are in flight or about to be."""
+        return any(lanes.busy() for lanes in self.lanes)
+
+    async def halt(self) -> None:
+        """End all attempts; what is not settled stays pending, and its sender keeps it."""
+        await asyncio.gather(*(lanes.halt() for lanes in self.lanes))
 
     def finish(self, msg: Message) -> None:
         """A message is at the end of its chain: delivered if an action or log had it, else dropped."""
@@ -137,7 +152,7 @@ class FlowRun:
     def drop(self, msg: Message, reason: str) -> None:
         """The flow said that this message ends here."""
         self.books.dropped += 1
-        self.books.reasons[reason] += 1
+        self.books.because(reason)
         msg.outcome.dropped += 1
         self._close(msg)
 
@@ -147,7 +162,7 @@ class FlowRun:
         def kept() -> None:
             self.burying -= 1
             self.books.dead += 1
-            self.books.reasons[failure.node] += 1
+            self.books.because(failure.node)
             msg.outcome.dead += 1
             msg.outcome.reason = failure.reason
             self._close(msg)
@@ -166,8 +181,9 @@ class FlowRun:
     def _close(self, msg: Message) -> None:
         try:
             msg.outcome.close_part()
-        except Exception:
-            self.log.exception("a source failed when it was told what became of a message", id=msg.id)
+        except FAULTS as error:
+            text = N_("a source failed when it was told what became of a message")
+            self.log.error(text, id=msg.id, exc_info=error)
 
     def failed(self, node: NodeDef, msg: Message, error: BaseException) -> None:
         """Say that a node gave a message up: at most one line a second for each node, with the number of those not said."""
@@ -179,8 +195,7 @@ class FlowRun:
         self._said[node.node.context.identity] = (now, 0)
         about = {"id": msg.id, "payload": shorten(msg.payload), **({"and_before": unsaid} if unsaid else {})}
         if isinstance(error, Reject):
-            node.node.log.warning(N_("a message failed"), reason=str(error), **about)
+            node.node.log.warning(N_("a message failed"), reason=reason_of(error), **about)
         else:
-            node.node.log.error(
-                N_("a message failed: the node has a fault"), reason=str(error), exc_info=error, **about
-            )
+            text = N_("a message failed: the node has a fault")
+            node.node.log.error(text, reason=reason_of(error), exc_info=error, **about)

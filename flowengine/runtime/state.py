@@ -13,6 +13,7 @@ if os.name == "nt":
     import msvcrt
 
     def _lock(file: IO[str]) -> None:
+        os.lseek(file.fileno(), 1 << 20, os.SEEK_SET)  # away from the pid, which others shall be able to read
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
 
 else:
@@ -29,7 +30,8 @@ class StateFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            path.chmod(0o700)
+            if (path / "lock").exists() or not any(path.iterdir()):  # else it is somebody's folder: `--state .`
+                path.chmod(0o700)
             self._file = open(path / "lock", "a+", encoding="utf-8")  # noqa: SIM115 - held as long as the engine runs
         except OSError as error:
             text = _("the state folder {path} cannot be used: {reason}; choose another with --state DIR")

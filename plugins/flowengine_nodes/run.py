@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from flowengine import Message, Meta, NodeOptions, Problem, Route, Routed, Step
 from flowengine_nodes._chain import chain_problems
@@ -29,6 +29,7 @@ class Run(Step):
     """
 
     type = "run"
+    comes_back: ClassVar[bool] = True
 
     class Options(NodeOptions):
         bare = "chain"

@@ -38,7 +38,8 @@ class Engine:
             assert await engine.stop() == 0                         # SIGTERM
             assert engine.books.balanced
 
-    `lines` and `events` are what the present run has written; `events` the lines that are JSON. Leaving kills what still
+    `waiting` enters as soon as the process is there, for what happens before `ready` or instead of it. `lines` and
+    `events` are what the present run has written; `events` the lines that are JSON. Leaving kills what still
     runs, and an embedded broker that was left behind.
     """
 
@@ -48,14 +49,14 @@ class Engine:
         state: Path,
         env: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
-        cwd: Path | None = None,
+        waiting: bool = False,
     ) -> None:
         self.state = state
         self.lines: list[str] = []
         self.events: list[dict[str, Any]] = []
         self._command = [sys.executable, "-m", "flowengine", "run", *map(str, flows), "--state", str(state), *options]
         self._env = {**os.environ, **(env or {})}
-        self._cwd = cwd
+        self._waiting = waiting
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
 
@@ -85,7 +86,7 @@ class Engine:
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
             env=self._env,
-            cwd=self._cwd,
+            cwd=self.state.parent,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -149,7 +150,7 @@ class Engine:
 
     async def __aenter__(self) -> Self:
         try:
-            await self.start()
+            await (self.launch() if self._waiting else self.start())
         except BaseException:
             await self.__aexit__(None, None, None)
             raise

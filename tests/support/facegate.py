@@ -60,9 +60,8 @@ class FaceGate:
 
     def on_report(self, report: Report) -> None:
         """Note what a terminal reports."""
-        self.sent[report.device] += [
-            {target: record[source] for target, source in FIELDS.items()} for record in report.records
-        ]
+        for record in report.records:
+            self.sent[report.device].append({target: record[source] for target, source in FIELDS.items()})
 
     def all_arrived(self) -> bool:
         """Whether as many different records arrived as were sent."""

@@ -41,21 +41,12 @@ class Wiretap:
             await asyncio.wait_for(self._unconfirmed.setdefault(sent.mid, self._loop.create_future()), 10)
 
     async def __aenter__(self) -> Self:
-        self._loop = loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         client = self._client
-
-        def on_connect(*_: Any) -> None:
-            if self._topics:
-                client.subscribe(self._topics)
-            else:
-                loop.call_soon_threadsafe(self._ready.set)
-
-        client.on_connect = on_connect
-        client.on_subscribe = lambda *_: loop.call_soon_threadsafe(self._ready.set)
-        client.on_publish = lambda client, userdata, mid, *_: loop.call_soon_threadsafe(self._confirmed, mid)
-        client.on_message = lambda client, userdata, message: loop.call_soon_threadsafe(
-            self.heard.append, Heard(message.topic, bytes(message.payload))
-        )
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_publish = self._on_publish
+        client.on_message = self._on_message
         await asyncio.to_thread(client.connect, *self._place)
         client.loop_start()
         await asyncio.wait_for(self._ready.wait(), 10)
@@ -66,6 +57,23 @@ class Wiretap:
     ) -> None:
         self._client.disconnect()
         await asyncio.to_thread(self._client.loop_stop)
+
+    # What runs in paho's thread only hands over to the loop.
+
+    def _on_connect(self, *_: Any) -> None:
+        if self._topics:
+            self._client.subscribe(self._topics)
+        else:
+            self._loop.call_soon_threadsafe(self._ready.set)
+
+    def _on_subscribe(self, *_: Any) -> None:
+        self._loop.call_soon_threadsafe(self._ready.set)
+
+    def _on_publish(self, client: mqtt.Client, userdata: Any, mid: int, *_: Any) -> None:
+        self._loop.call_soon_threadsafe(self._confirmed, mid)
+
+    def _on_message(self, client: mqtt.Client, userdata: Any, message: mqtt.MQTTMessage) -> None:
+        self._loop.call_soon_threadsafe(self.heard.append, Heard(message.topic, bytes(message.payload)))
 
     def _confirmed(self, mid: int) -> None:
         confirmation = self._unconfirmed.setdefault(mid, self._loop.create_future())

@@ -1,0 +1,172 @@
+"""The outbox: messages on disk that wait for a confirming action. Rows, not messages: what a row means is in `lanes`.
+
+A row holds the payload, the body as it will be sent where that is another, the metadata, and where the message goes on; URL and headers come
+from the flow as it is when the row is sent. Its owner is the action's durable identity. It carries a checksum: a row that was
+damaged on the disk is never sent, it goes to the dead letters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from flowengine.delivery.store import Store
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+BYTES, JSON = 0, 1
+"""Kinds of a payload: as it came, or as JSON."""
+
+
+class Row(msgspec.Struct):
+    """One message of the outbox. first: when it was first attempted, in seconds since the epoch."""
+
+    seq: int
+    action: str
+    lane: str
+    id: str
+    part: str
+    arrived: float
+    first: float | None
+    attempts: int
+    error: str | None
+    payload: bytes
+    kind: int
+    body: bytes | None
+    body_kind: int | None
+    meta: bytes
+    more: bytes | None
+    checksum: int = 0
+
+    def sum(self) -> int:
+        """What the checksum must be. It covers what never changes while the row waits."""
+        crc = zlib.crc32(f"{self.seq}\0{self.action}\0{self.lane}\0{self.id}\0{self.part}".encode())
+        for part in (self.payload, self.body or b"", self.meta, self.more or b""):
+            crc = zlib.crc32(part, crc)
+        return crc
+
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        return len(self.payload) + len(self.body or b"") + len(self.meta) + 200
+
+
+class Waiting(msgspec.Struct):
+    """What waits in one lane of one action."""
+
+    action: str
+    lane: str
+    rows: int
+    bytes: int
+    oldest: float
+    first_seq: int
+
+
+_COLUMNS = ", ".join(Row.__struct_fields__)
+_INSERT = f"INSERT OR IGNORE INTO outbox ({_COLUMNS}) VALUES ({', '.join('?' * len(Row.__struct_fields__))})"
+_SELECT = f"SELECT {_COLUMNS} FROM outbox WHERE action = ? AND lane = ? AND seq > ? ORDER BY seq LIMIT ?"
+_BATCH_BYTES = 256 << 10
+
+
+def packed(value: Any) -> tuple[bytes, int]:
+    """A payload as it is kept, and its kind."""
+    if isinstance(value, bytes):
+        return value, BYTES
+    try:
+        return _encode(value), JSON
+    except (TypeError, ValueError, RecursionError):
+        return repr(value).encode("utf-8", "replace"), BYTES
+
+
+def unpacked(data: bytes, kind: int) -> Any:
+    """The payload again."""
+    return data if kind == BYTES else _decode(data)
+
+
+class Outbox:
+    """The table of waiting messages. Sequence numbers are given here, in the order of `put`, and never used twice."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.puts = 0
+        """How many rows were ever put in this run: a healthy run puts none."""
+        self._next = 1
+        self._leaving: list[int] = []
+
+    async def open(self) -> list[Waiting]:
+        """What waits from runs before, lane by lane."""
+        top = await self.store.read(lambda db: db.execute("SELECT value FROM facts WHERE name = 'seq'").fetchone())
+        found: list[Waiting] = await self.store.read(_waiting)
+        highest = await self.store.read(lambda db: db.execute("SELECT MAX(seq) FROM outbox").fetchone()[0])
+        self._next = max(int(top[0]) if top else 0, highest or 0) + 1
+        return found
+
+    def number(self) -> int:
+        """The next sequence number."""
+        self._next += 1
+        return self._next - 1
+
+    def put(self, rows: list[Row], then: Callable[[list[bool]], None], closes: Iterable[int] = ()) -> None:
+        """Store rows in one transaction, which also removes the rows `closes`. `then` is told, for each, whether it was new: a row of
+        the same action, id and part that is there already stays, and the newcomer is a duplicate."""
+        self.puts += len(rows)
+        gone = [(seq,) for seq in closes]
+
+        def work(database: sqlite3.Connection) -> list[bool]:
+            new = []
+            for row in rows:
+                row.checksum = row.sum()
+                new.append(database.execute(_INSERT, msgspec.structs.astuple(row)).rowcount == 1)
+            if gone:
+                database.executemany("DELETE FROM outbox WHERE seq = ?", gone)
+            return new
+
+        self.store.change(work, then, grows=True)
+
+    def remove(self, seq: int) -> None:
+        """A row has ended; removals of one turn of the loop are one change."""
+        if not self._leaving:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._leaving.append(seq)
+
+    def flush(self) -> None:
+        """Queue the removals now."""
+        leaving, self._leaving = self._leaving, []
+        if leaving:
+            gone = [(seq,) for seq in leaving]
+            self.store.change(lambda db: db.executemany("DELETE FROM outbox WHERE seq = ?", gone) and None)
+
+    def attempted(self, seq: int, first: float, attempts: int, error: str) -> None:
+        """Note on a row that it was tried and failed."""
+        values = (first, attempts, error[:500], seq)
+        self.store.change(
+            lambda db: db.execute("UPDATE outbox SET first = ?, attempts = ?, error = ? WHERE seq = ?", values) and None
+        )
+
+    async def rows(self, action: str, lane: str, after: int, limit: int) -> list[Row]:
+        """The next rows of a lane, in order: at most `limit`, and not much more than 256 KB of them."""
+
+        def work(database: sqlite3.Connection) -> list[Row]:
+            found: list[Row] = []
+            size = 0
+            for values in database.execute(_SELECT, (action, lane, after, limit)):
+                row = Row(*values)
+                found.append(row)
+                size += row.size()
+                if size > _BATCH_BYTES:
+                    break
+            return found
+
+        rows: list[Row] = await self.store.read(work)
+        return rows
+
+
+def _waiting(database: sqlite3.Connection) -> list[Waiting]:
+    query = """SELECT action, lane, COUNT(*), SUM(LENGTH(payload) + LENGTH(meta)), MIN(arrived), MIN(seq)
+               FROM outbox GROUP BY action, lane ORDER BY MIN(seq)"""
+    return [Waiting(*values) for values in database.execute(query)]
