@@ -17,7 +17,6 @@ import structlog
 from flowengine.message import Message, Outcome, Result
 from flowengine.options import Routed
 
-
 _FROZEN: dict[str, Any] = {"frozen": True}
 """Not written out below, since a type checker would then ask every node's Options to say it again."""
 
@@ -34,8 +33,8 @@ class NodeOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, **_F
 class Context(msgspec.Struct, frozen=True):
     """What the engine tells a node or connection about its place.
 
-    identity: durable, `flow/chain/name` (a connection: `flow/name`). flow: the flow's name. state: its folder for what must outlive
-    a restart (None where nothing may be written, as in `check`).
+    identity: durable, `flow/chain/name` (a connection: `flow/name`). flow: the flow's name. state: its folder for
+    what must outlive a restart (None where nothing may be written, as in `check`).
     """
 
     identity: str = "test/test/test"
@@ -113,8 +112,8 @@ class Step(Node):
     def process(self, msg: Message) -> StepResult:
         """Return the message or a new one, an iterable of them, None or `Drop(reason)`, or `route.to(msg)`.
 
-        Called in the event loop: never block. An exception fails this message alone, and `on_error` has it; raise `Reject(reason)` for
-        what is wrong with the message itself.
+        Called in the event loop: never block. An exception fails this message alone, and `on_error` has it; raise
+        `Reject(reason)` for what is wrong with the message itself.
         """
         raise TypeError(f"{type(self).__name__} has no process()")
 
@@ -126,8 +125,9 @@ class Step(Node):
 class Action(Node):
     """A node that speaks to the outside and hears yes or no.
 
-    Order, concurrency, retry and dead letters are the engine's. `deliver` may be `async def`; a plain `def` runs in a thread, unless
-    `inline` is true: then it is called on the spot, must not block, and may return an awaitable where it cannot answer at once.
+    Order, concurrency, retry and dead letters are the engine's. `deliver` may be `async def`; a plain `def` runs in a
+    thread, unless `inline` is true: then it is called on the spot, must not block, and may return an awaitable where
+    it cannot answer at once.
     """
 
     inline: ClassVar[bool] = False
@@ -140,8 +140,8 @@ class Action(Node):
     def deliver(self, msg: Message) -> Awaitable[Answer] | Answer:
         """Bring the message to the far end; return what it said, or None; `Drop(reason)` where the message is worthless now.
 
-        Raises Retry(reason, after=seconds) for what may go better later, Reject(reason) for what never will. Network errors (OSError,
-        TimeoutError) count as Retry; any other exception as Reject.
+        Raises Retry(reason, after=seconds) for what may go better later, Reject(reason) for what never will. Network
+        errors (OSError, TimeoutError) count as Retry; any other exception as Reject.
         """
         raise TypeError(f"{type(self).__name__} has no deliver()")
 
@@ -168,8 +168,8 @@ class Source(Node):
     """
 
     async def run(self, emit: Emit) -> None:
-        """Hand each message to `emit` until cancelled. A source that listens through a connection registers there before its first
-        await. If it raises, it is said in the log and run again, with backoff."""
+        """Hand each message to `emit` until cancelled. A source that listens through a connection registers there
+        before its first await. If it raises, it is said in the log and run again, with backoff."""
         raise TypeError(f"{type(self).__name__} has no run()")
 
 

@@ -39,7 +39,7 @@ def test_every_text_a_person_reads_is_translated(language: str) -> None:
 def test_a_translation_has_the_places_for_values_that_the_text_has(language: str) -> None:
     places = re.compile(r"(?<!\{)\{[a-z_]*(?:![rs])?(?::[^}]*)?\}(?!\})|%\([a-z_]+\)s")
     for text, message in entries(translated(language)).items():
-        strings = [message.string] if isinstance(message.string, str) else list(message.string)
+        strings = [message.string] if isinstance(message.string, str) else list(message.string or ())
         for string in strings:
             if ".format(" in text:
                 continue

@@ -1,7 +1,7 @@
 """Collect every text that a person reads into flowengine/locale, bring the translations up to date and compile them.
 
-Texts come from `_()` and `N_()` in the code, from the docstrings and option descriptions of nodes, from log events, and from click,
-whose help pages speak through our catalogue. Run it by `make messages`.
+Texts come from `_()` and `N_()` in the code, from the docstrings and option descriptions of nodes, from log events,
+and from click, whose help pages speak through our catalogue. Run it by `make messages`.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def nodes() -> Iterator[tuple[str, str]]:
         said = sections(cls)
         yield from ((said[part], place) for part in ("summary", "text", "guarantees") if said[part])
         yield from ((text, place) for text in descriptions(cls.Options))
-    from flowengine.flowfile.params import Param
     from flowengine.flowfile.model import NodeKeys
+    from flowengine.flowfile.params import Param
 
     for struct in (NodeKeys, Param):
         yield from ((text, "flow file") for text in descriptions(struct))

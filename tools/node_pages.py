@@ -1,4 +1,5 @@
-"""Write a page for each node and connection from its docstring and options: docs/nodes and docs/zh-CN/nodes. Run it by `make docs`."""
+"""Write a page for each node and connection from its docstring and options: docs/nodes and docs/zh-CN/nodes. Run it
+by `make docs`."""
 
 from __future__ import annotations
 

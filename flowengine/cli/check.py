@@ -44,7 +44,9 @@ def check(flows: tuple[Path, ...], plugin_folders: tuple[Path, ...], as_json: bo
     show_problems(loaded.problems)
     if loaded.errors:
         click.echo(
-            _("{errors} errors, {warnings} warnings").format(errors=len(loaded.errors), warnings=len(loaded.warnings)),
+            _("errors: {errors}, warnings: {warnings}").format(
+                errors=len(loaded.errors), warnings=len(loaded.warnings)
+            ),
             err=True,
         )
         sys.exit(1)

@@ -18,7 +18,7 @@ class _Commands(click.Group):
     """Help texts are translated when they are shown, not when the module is read."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [name for name in self.commands]
+        return list(self.commands)
 
 
 @click.group(

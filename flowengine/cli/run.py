@@ -71,7 +71,7 @@ def run(
     show_broken(registry)
     show_problems(loaded.problems)
     if loaded.errors:
-        click.echo(_("{n} errors: nothing was started").format(n=len(loaded.errors)), err=True)
+        click.echo(_("errors: {n}; nothing was started").format(n=len(loaded.errors)), err=True)
         sys.exit(EX_CONFIG)
     if not loaded.project.flows:
         click.echo(_("these files hold no flow that runs (a template runs where a flow uses it)"), err=True)

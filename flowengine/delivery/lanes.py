@@ -77,6 +77,7 @@ class Lanes:
         self._workers: list[asyncio.Task[None]] = []
         self._idle: list[asyncio.Future[None]] = []
         self._threads: Threads | None = None
+        self._halted = False
         self._deliver = self._way()
         self._key = self._order()
 
@@ -170,7 +171,7 @@ class Lanes:
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
-        while not cancelled():
+        while not self._halted:
             if not self.ready:
                 parked = loop.create_future()
                 self._idle.append(parked)
@@ -277,6 +278,7 @@ class Lanes:
 
     async def halt(self) -> None:
         """Stop at once: what was in flight or waited stays pending, and its sender keeps it."""
+        self._halted = True
         if self._timer is not None:
             self._timer.cancel()
         for worker in self._workers:

@@ -1,8 +1,8 @@
 """The outbox: messages on disk that wait for a confirming action. Rows, not messages: what a row means is in `lanes`.
 
-A row holds the payload, the body as it will be sent where that is another, the metadata, and where the message goes on; URL and headers come
-from the flow as it is when the row is sent. Its owner is the action's durable identity. It carries a checksum: a row that was
-damaged on the disk is never sent, it goes to the dead letters.
+A row holds the payload, the body as it will be sent where that is another, the metadata, and where the message goes
+on; URL and headers come from the flow as it is when the row is sent. Its owner is the action's durable identity. It
+carries a checksum: a row that was damaged on the disk is never sent, it goes to the dead letters.
 """
 
 from __future__ import annotations
@@ -112,8 +112,9 @@ class Outbox:
         return self._next - 1
 
     def put(self, rows: list[Row], then: Callable[[list[bool]], None], closes: Iterable[int] = ()) -> None:
-        """Store rows in one transaction, which also removes the rows `closes`. `then` is told, for each, whether it was new: a row of
-        the same action, id and part that is there already stays, and the newcomer is a duplicate."""
+        """Store rows in one transaction, which also removes the rows `closes`. `then` is told, for each, whether it
+        was new: a row of the same action, id and part that is there already stays, and the newcomer is a
+        duplicate."""
         self.puts += len(rows)
         gone = [(seq,) for seq in closes]
 
@@ -139,13 +140,13 @@ class Outbox:
         leaving, self._leaving = self._leaving, []
         if leaving:
             gone = [(seq,) for seq in leaving]
-            self.store.change(lambda db: db.executemany("DELETE FROM outbox WHERE seq = ?", gone) and None)
+            self.store.change(lambda db: db.executemany("DELETE FROM outbox WHERE seq = ?", gone))
 
     def attempted(self, seq: int, first: float, attempts: int, error: str) -> None:
         """Note on a row that it was tried and failed."""
         values = (first, attempts, error[:500], seq)
         self.store.change(
-            lambda db: db.execute("UPDATE outbox SET first = ?, attempts = ?, error = ? WHERE seq = ?", values) and None
+            lambda db: db.execute("UPDATE outbox SET first = ?, attempts = ?, error = ? WHERE seq = ?", values)
         )
 
     async def rows(self, action: str, lane: str, after: int, limit: int) -> list[Row]:

@@ -1,4 +1,5 @@
-"""Opening a file that may be damaged: it is set aside, what can be read of it goes into a new one, and the start goes on, loudly."""
+"""Opening a file that may be damaged: it is set aside, what can be read of it goes into a new one, and the start goes
+on, loudly."""
 
 from __future__ import annotations
 

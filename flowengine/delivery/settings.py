@@ -17,7 +17,8 @@ class Delivery(NodeOptions):
     order_by: Annotated[
         Template | None,
         Meta(
-            description="Messages of one value go in order, one in flight; by default the device, else the topic; `none` gives order up",
+            description="Messages of one value go in order, one in flight; by default the device, else the topic; "
+            "`none` gives order up",
             examples=["{device}"],
         ),
     ] = None

@@ -4,7 +4,8 @@ A change is a function of the connection; whatever is queued is done in one tran
 event loop after the commit, never before. Reads have a thread and a connection of their own (WAL: they disturb no writer).
 
 What it does when the disk does not do its part:
-- full (the file's bound, the disk's, or ENOSPC): changes that grow the file wait, those that shrink it go on; it is said, tried again every
+- full (the file's bound, the disk's, or ENOSPC): changes that grow the file wait, those that shrink it go on; it is
+said, tried again every
   second, and nobody hears yes meanwhile;
 - a failed sync, or a damaged file while running: `failed` is called once; nothing more is written and nobody hears yes. What the
   kernel did with the pages is not known any more, so the only safe way on is a new start;

@@ -66,7 +66,8 @@ def prepare(database: sqlite3.Connection, path: Path) -> None:
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if version > VERSION:
         text = _(
-            "{file} was made by a newer flowengine (its format is {theirs}, this one knows {ours}): use that, or another --state DIR"
+            "{file} was made by a newer flowengine (its format is {theirs}, this one knows {ours}): use that, "
+            "or another --state DIR"
         )
         raise StartError(text.format(file=path, theirs=version, ours=VERSION))
     if version == VERSION:

@@ -138,7 +138,7 @@ def _read(out: Any, msg: Message) -> Any:
         return out
     if type(out) is Routed or type(out) is Message:
         return _checked(out, msg)
-    if isinstance(out, str | bytes | Mapping) or not isinstance(out, Iterable):
+    if type(out) is not list and (isinstance(out, str | bytes | Mapping) or not isinstance(out, Iterable)):
         raise TypeError(_("process() returned {type}, which is no message").format(type=type(out).__name__))
     parts: list[Message | Routed] = []
     for number, part in enumerate(out):

@@ -43,7 +43,8 @@ class StateFolder:
             owner = self._file.read().strip() or "?"
             self._file.close()
             text = _(
-                "the state folder {path} is in use by the flowengine with process id {pid}; stop it, or choose another with --state DIR"
+                "the state folder {path} is in use by the flowengine with process id {pid}; "
+                "stop it, or choose another with --state DIR"
             )
             raise StartError(text.format(path=path, pid=owner)) from None
         self._file.truncate(0)

@@ -9,6 +9,8 @@ from flowengine_http.http_post import HttpPost
 from flowengine_http.http_reply import HttpReply
 from flowengine_http.listener import HttpListener
 
+__all__ = ["HttpIn", "HttpListener", "HttpPost", "HttpReply"]
+
 
 @hookimpl
 def flowengine_nodes() -> list[type[Node]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
+import msgspec
+
 from flowengine import Annotated, Emit, Meta, NodeOptions, Problem, Ref, Source
 from flowengine_mqtt.connection import MqttConnection, Subscriber
 from flowengine_mqtt.option_types import Pattern, Qos
@@ -37,7 +39,7 @@ class MqttIn(Source):
         qos: Annotated[Qos, Meta(description="The QoS to subscribe with, 0 or 1")] = Qos("1")
         devices: Annotated[
             list[str], Meta(description="Only these values of {device}; all by default", examples=[["0012", "0013"]])
-        ] = []
+        ] = msgspec.field(default_factory=list)
 
     def check(self) -> Iterable[Problem]:
         try:

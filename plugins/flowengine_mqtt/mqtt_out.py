@@ -18,8 +18,8 @@ _encode = msgspec.json.Encoder().encode
 class MqttOut(Action):
     """Publishes each message to a topic.
 
-    A text is published as it is, bytes too, anything else as JSON. `{result.status}` is the reason code of the acknowledgement (MQTT
-    5 section 3.4.2.1): 0, or 16 where nobody has subscribed.
+    A text is published as it is, bytes too, anything else as JSON. `{result.status}` is the reason code of the
+    acknowledgement (MQTT 5 section 3.4.2.1): 0, or 16 where nobody has subscribed.
 
     Guarantees:
         QoS 1 is delivered when the broker has acknowledged it (PUBACK); without a connection the message waits in its lane and is

@@ -37,7 +37,10 @@ def parse_mix(ctx: click.Context, param: click.Parameter, text: str) -> dict[Kin
     return mix
 
 
-@click.group(short_help=_("Simulate terminals, a backend, or all"), help=_("Simulate what stands around a flow: terminals, a backend, or all of it together."))
+@click.group(
+    short_help=_("Simulate terminals, a backend, or all"),
+    help=_("Simulate what stands around a flow: terminals, a backend, or all of it together."),
+)
 def simulate() -> None:
     """The group that `flowengine` gets."""
 

@@ -58,6 +58,10 @@ class Program(Protocol):
         """Whether it hears nothing any more."""
         ...
 
+    def said(self) -> list[str]:
+        """The lines it has written."""
+        ...
+
 
 class SeedScript:
     """`tests/seed/app.py` as a child process."""
@@ -96,6 +100,9 @@ class SeedScript:
     def fallen(self) -> bool:
         return self._says("Exception in thread paho")
 
+    def said(self) -> list[str]:
+        return self.output
+
     def _says(self, text: str) -> bool:
         return any(text in line for line in self.output)  # its threads write into each other's lines
 
@@ -120,6 +127,9 @@ class Flow:
 
     def fallen(self) -> bool:
         return not self.engine.running
+
+    def said(self) -> list[str]:
+        return self.engine.lines
 
 
 class Answer(NamedTuple):
@@ -207,7 +217,11 @@ class Side:
         self._marks += 1
         mark = f"mark-{self._marks}"
         await self.tap.publish(uplink(), report(record(mark)))
-        await until(lambda: self._posted(mark) or self.program.fallen(), f"{self.name}: the record {mark}")
+        try:
+            await until(lambda: self._posted(mark) or self.program.fallen(), f"{self.name}: the record {mark}")
+        except AssertionError as error:
+            error.add_note(f"{self.name} says:\n" + "\n".join(line[:300] for line in self.program.said()[-40:]))
+            raise
         if self.program.fallen():
             await self.tap.publish(_SYNC, mark.encode())
             await until(lambda: Heard(_SYNC, mark.encode()) in self.tap.heard, "the wiretap")

@@ -77,7 +77,7 @@ async def post(backend: Backend, msg: Message | None = None, options: str = "") 
         opened(f"{{url: '{running.url}/a'{options and ', '}{options}}}") as node,
     ):
         result = await deliver(node, msg or message({"n": 1}))
-        assert result is not None
+        assert isinstance(result, Result)
         return result
 
 

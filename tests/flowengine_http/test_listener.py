@@ -209,7 +209,7 @@ async def test_a_body_that_its_length_gives_away_is_refused_before_it_is_read() 
 
 
 async def test_a_chunked_body_is_refused_as_soon_as_it_is_too_long() -> None:
-    async def endless():  # type: ignore[no-untyped-def]
+    async def endless():
         for _ in range(100):
             yield b" " * 1000
 

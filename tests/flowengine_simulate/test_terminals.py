@@ -43,8 +43,8 @@ async def listening(broker: MosquittoBroker, on_message: OnMessage) -> AsyncIter
     subscribed = asyncio.Event()
     loop = asyncio.get_running_loop()
     client = mqtt.Client(CallbackAPIVersion.VERSION2)
-    client.on_connect = lambda *_: client.subscribe("+", 1)
-    client.on_subscribe = lambda *_: loop.call_soon_threadsafe(subscribed.set)
+    client.on_connect = lambda *_: client.subscribe("+", 1)  # type: ignore[assignment]
+    client.on_subscribe = lambda *_: loop.call_soon_threadsafe(subscribed.set)  # type: ignore[assignment]
 
     def on_any(client: mqtt.Client, userdata: Any, message: mqtt.MQTTMessage) -> None:
         prefix, device, direction = message.topic.split("_")

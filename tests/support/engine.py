@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from signal import SIGKILL, SIGTERM, SIGUSR1, Signals
@@ -38,9 +38,9 @@ class Engine:
             assert await engine.stop() == 0                         # SIGTERM
             assert engine.books.balanced
 
-    `waiting` enters as soon as the process is there, for what happens before `ready` or instead of it. `lines` and
-    `events` are what the present run has written; `events` the lines that are JSON. Leaving kills what still
-    runs, and an embedded broker that was left behind.
+    `waiting` enters as soon as the process is there, for what happens before `ready` or instead of it. `lines` are what the
+    present run has written, `events` those of them that are JSON. Leaving kills what still runs, and an embedded broker
+    that was left behind.
     """
 
     def __init__(
@@ -48,13 +48,12 @@ class Engine:
         *flows: Path,
         state: Path,
         env: Mapping[str, str] | None = None,
-        options: Sequence[str] = (),
         waiting: bool = False,
     ) -> None:
         self.state = state
         self.lines: list[str] = []
         self.events: list[dict[str, Any]] = []
-        self._command = [sys.executable, "-m", "flowengine", "run", *map(str, flows), "--state", str(state), *options]
+        self._command = [sys.executable, "-m", "flowengine", "run", *map(str, flows), "--state", str(state)]
         self._env = {**os.environ, **(env or {})}
         self._waiting = waiting
         self._process: asyncio.subprocess.Process | None = None

@@ -29,7 +29,7 @@ class Posted:
 class Recorder:
     """Answers every POST and keeps it in `posts`, on a free port of 127.0.0.1.
 
-    `answers` are the statuses of the next answers, then it is 200. While `closed` is set by `hold()`, no answer is given.
+    `answers` are the statuses of the next answers; after them it is 200. From `hold()` to `release()` none is given.
     """
 
     def __init__(self) -> None:

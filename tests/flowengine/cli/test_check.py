@@ -8,7 +8,13 @@ from pathlib import Path
 from tests.flowengine.cli.commands import flowengine
 
 BAD = "flow: a\nchains:\n  x:\n    - http-post: {ulr: 'http://h/'}\n"
-GOOD = "flow: good\nconnections: {gate: {mqtt: 'mqtt://h'}}\nchains:\n  x:\n    - mqtt-in: {connection: gate, topic: t}\n    - log\n"
+GOOD = """flow: good
+connections: {gate: {mqtt: 'mqtt://h'}}
+chains:
+  x:
+    - mqtt-in: {connection: gate, topic: t}
+    - log
+"""
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -61,7 +67,9 @@ def test_a_broken_plugin_that_no_flow_uses_is_a_warning(tmp_path: Path) -> None:
     (folder / "plugins" / "mine.py").write_text("import nothing_of_this_name\n", encoding="utf-8")
     done = flowengine("check", "flows/", cwd=folder)
     assert done.returncode == 0
-    assert "warning: the plugin mine (plugins/mine.py) could not be loaded: mine.py:1: ModuleNotFoundError" in done.stderr
+    assert (
+        "warning: the plugin mine (plugins/mine.py) could not be loaded: mine.py:1: ModuleNotFoundError" in done.stderr
+    )
 
 
 def test_errors_are_said_in_chinese_where_the_person_reads_chinese(tmp_path: Path) -> None:

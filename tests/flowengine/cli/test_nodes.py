@@ -148,7 +148,9 @@ def test_every_example_is_a_flow_file_that_checks(node_type: str, registry: Regi
     if node_type in registry.connections:
         text = SURROUNDINGS.replace('  gate: {mqtt: "mqtt://127.0.0.1"}\n', "") if "gate:" in example else SURROUNDINGS
         text = text.replace('  commands: {http-listener: "127.0.0.1:6699"}\n', "") if "commands:" in example else text
-        text = text.replace("connections:\n", "connections:\n" + indented(example, 2), 1).replace("    - run: example\n", "")
+        text = text.replace("connections:\n", "connections:\n" + indented(example, 2), 1).replace(
+            "    - run: example\n", ""
+        )
     elif example.startswith(("- mqtt-in", "- http-in")):
         text = SURROUNDINGS.replace("    - run: example\n", "") + "  example:\n" + indented(example + "\n- log", 4)
     else:
