@@ -98,13 +98,14 @@ class SeedScript:
             await self._reader
 
     def fallen(self) -> bool:
-        return self._says("Exception in thread paho")
+        return self._says("in _thread_main")  # of the traceback that ends paho's thread
 
     def said(self) -> list[str]:
         return self.output
 
     def _says(self, text: str) -> bool:
-        return any(text in line for line in self.output)  # its threads write into each other's lines
+        # Its threads write into each other's lines, but a piece that is written at once stays whole.
+        return any(text in line for line in self.output)
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
