@@ -202,13 +202,18 @@ class Side:
         return [heard for heard in self.tap.heard if heard.topic == downlink(device) and b"heartD" in heard.payload]
 
     async def post(self, body: bytes, path: str = "/", kind: str = "application/json", method: str = "POST") -> Answer:
-        """Send a request to the program."""
+        """Send a request to the program. A command that was taken has been published when this returns, so that whatever is sent
+        then comes behind it, also for a program that hears its own commands."""
         url = f"http://127.0.0.1:{self.listen}{path}"
+        heard = len(self.tap.heard)
         async with (
             aiohttp.ClientSession(headers={"Content-Type": kind}) as session,
             session.request(method, url, data=io.BytesIO(body)) as answer,
         ):
-            return Answer(answer.status, answer.content_type, await answer.text())
+            got = Answer(answer.status, answer.content_type, await answer.text())
+        if got.status == 200:
+            await until(lambda: len(self.tap.heard) > heard, f"{self.name}: the command that was posted to {path}")
+        return got
 
     async def mark(self) -> bool:
         """Return once all that was sent before is dealt with; False if the program hears nothing any more.

@@ -92,13 +92,14 @@ async def test_several_shares_are_one_broker_and_the_last_to_go_stops_it(tmp_pat
 
 
 OWNER = """
-import asyncio, sys
+import asyncio, signal, sys
 from pathlib import Path
 from flowengine_mqtt.embedded import EmbeddedBroker
 async def main():
     await EmbeddedBroker(Path(sys.argv[1]), port=int(sys.argv[2])).start()
     print("up", flush=True)
     await asyncio.Event().wait()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 asyncio.run(main())
 """
 
@@ -119,7 +120,7 @@ def run_owner(state: Path, port: int) -> subprocess.Popen[str]:
 
 def end(owner: subprocess.Popen[str], signal_number: int) -> None:
     os.killpg(owner.pid, signal_number)
-    owner.communicate()
+    owner.communicate(timeout=20)
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
