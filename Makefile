@@ -4,6 +4,7 @@
 VENV ?= .venv
 ARGS ?=
 PYTEST_ARGS ?= -n 2
+FAULT_ROUNDS ?= 50
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --no-input --disable-pip-version-check
@@ -16,7 +17,7 @@ EDITOR := tests/editor/node_modules/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test lint types layers pytest mosquitto schema docs messages wheel lock clean
+.PHONY: help run demo test lint types layers pytest faults mosquitto schema docs messages wheel lock clean
 
 help: ## List the targets  列出所有目标
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -41,6 +42,9 @@ layers: $(DEVELOPMENT) ## Check who imports whom  检查模块分层
 
 pytest: $(DEVELOPMENT) $(EDITOR) mosquitto ## Run the tests (PYTEST_ARGS="-k topic")  运行测试
 	@$(BIN)/pytest $(PYTEST_ARGS)
+
+faults: $(DEVELOPMENT) mosquitto ## The fault suite with many rounds (FAULT_ROUNDS=50)  故障测试完整版
+	@FAULT_ROUNDS=$(FAULT_ROUNDS) $(BIN)/pytest $(PYTEST_ARGS) tests/faults
 
 mosquitto:
 	@tools/setup mosquitto

@@ -8,7 +8,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from flowengine.condition import Condition
-from flowengine.errors import Missing, OptionError, Reject, Retry, StartError, Stopping
+from flowengine.errors import Busy, Missing, OptionError, Reject, Retry, StartError, Stopping
 from flowengine.i18n import N_, _
 from flowengine.logs import shorten
 from flowengine.message import Failure, Message, Outcome, Reply, Result
@@ -35,6 +35,7 @@ __all__ = [
     "N_",
     "Action",
     "Annotated",
+    "Busy",
     "Condition",
     "Connection",
     "Context",

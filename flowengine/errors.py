@@ -84,6 +84,10 @@ class Stopping(Exception):
     """The flow takes nothing new: it is being stopped. Whoever sent the message must send it again."""
 
 
+class Busy(Exception):
+    """Too much is unsettled in memory, or nothing can be stored: whoever sent the message must send it again, later."""
+
+
 class StartError(Exception):
     """A connection or a node cannot start; the text says why and what to do."""
 

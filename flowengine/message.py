@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-State = Literal["pending", "delivered", "dropped", "dead", "withdrawn"]
+State = Literal["pending", "stored", "delivered", "dropped", "dead", "withdrawn"]
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -38,25 +38,47 @@ class Reply(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}
 
 
+class Budget:
+    """How many bytes of messages may be in memory, neither settled nor stored, and how many are."""
+
+    __slots__ = ("bound", "used")
+
+    def __init__(self, bound: int) -> None:
+        self.bound = bound
+        self.used = 0
+
+
 class Outcome:
     """What became of one arrival: it counts the parts that are still under way and says when the last is settled.
 
     A source gets it from `emit`. It may be awaited, or a callback given to `emit` is called once, in the event loop, when no part
-    is left. `state` is then `dead` if any part is dead, else `delivered` if any was delivered, else `dropped`.
+    is left that is neither settled nor stored. `state` is then `dead` if any part is dead, else `stored` if any waits on the
+    disk, else `delivered` if any was delivered, else `dropped`.
     """
 
     __slots__ = (
-        "_settled", "_waiter", "arrived", "dead", "delivered", "dropped", "open", "reason", "reply", "withdrawn",
+        "_settled", "_waiter", "arrived", "budget", "dead", "delivered", "dropped", "mark", "open", "parcels", "reason",
+        "reply", "row", "size", "storable", "stored", "withdrawn",
     )  # fmt: skip
 
     def __init__(self, settled: Callable[[Outcome], None] | None = None) -> None:
         self.arrived = time.monotonic()
         """For ages within a run: a wall clock may be set while a message waits."""
         self.open = 1
-        self.delivered = self.dropped = self.dead = 0
+        self.delivered = self.dropped = self.dead = self.stored = 0
         self.reason = ""
         self.reply: Reply | None = None
         self.withdrawn = False
+        self.storable = True
+        """Whether it may be stored; what somebody waits for may not."""
+        self.size = 0
+        self.budget: Budget | None = None
+        self.mark = b"\0" * 16
+        """What tells it again after a restart; see `delivery.poison`."""
+        self.row = 0
+        """The row of the outbox that it came from, if it did."""
+        self.parcels: list[Any] | None = None
+        """Where its parts lie, if there are several."""
         self._settled = settled
         self._waiter: asyncio.Future[None] | None = None
 
@@ -67,6 +89,8 @@ class Outcome:
             return "withdrawn" if self.withdrawn else "pending"
         if self.dead:
             return "dead"
+        if self.stored:
+            return "stored"
         return "delivered" if self.delivered else "dropped"
 
     def withdraw(self) -> None:
@@ -74,10 +98,12 @@ class Outcome:
         self.withdrawn = True
 
     def close_part(self) -> None:
-        """One part is settled (the engine calls this, after it counted the part)."""
+        """One part is settled or stored (the engine calls this, after it counted the part)."""
         self.open -= 1
         if self.open:
             return
+        if self.budget is not None:
+            self.budget.used -= self.size
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
         if self._settled is not None:
@@ -101,6 +127,7 @@ class Message(msgspec.Struct, frozen=True):
     part: tells the parts of one arrival apart: the places in the splits it went through, "0", "0.2".
     result, error: see `Result`, `Failure`.
     outcome: what becomes of the whole arrival.
+    body: what `Action.prepare` made of it, where it waited on the disk.
     """
 
     payload: Any
@@ -113,6 +140,7 @@ class Message(msgspec.Struct, frozen=True):
     error: Failure | None = None
     acted: bool = False
     frames: tuple[tuple[Any, int], ...] = ()
+    body: Any = None
 
     def with_payload(self, payload: Any) -> Message:
         """The same message with another payload."""

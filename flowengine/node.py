@@ -137,6 +137,11 @@ class Action(Node):
         """Whether a yes means that the far end has the message."""
         return True
 
+    def prepare(self, msg: Message) -> Any:
+        """The body as it will be sent, where that is not the payload; None where it is. It is made when the message goes to
+        the disk, and `deliver` finds it in `msg.body`, also after a restart with another flow file."""
+        return None
+
     def deliver(self, msg: Message) -> Awaitable[Answer] | Answer:
         """Bring the message to the far end; return what it said, or None; `Drop(reason)` where the message is worthless now.
 
@@ -154,11 +159,22 @@ class Emit(Protocol):
         payload: Any,
         meta: Mapping[str, Any],
         settled: Callable[[Outcome], None] | None = None,
+        *,
+        store: bool = True,
+        expendable: bool = False,
+        size: int = 0,
     ) -> Outcome:
-        """Take a message in. Returns what will become of it; `settled` is called once, when all its parts are settled.
+        """Take a message in. Returns what will become of it; `settled` is called once, when all its parts are settled
+        or stored.
 
-        Raises Stopping when the flow takes nothing new.
+        store: whether it may wait on the disk; not where somebody waits for the answer. expendable: when there is no
+        room it may be dropped and counted, since its sender expects no yes. size: how many bytes it takes, where the
+        payload is neither bytes nor a text. Raises Busy when there is no room, Stopping
+        when the flow takes nothing new: whoever sent it must send it again.
         """
+
+    def press(self) -> None:
+        """Ask for room: what is unsettled is stored soon, so that its senders can be told yes."""
 
 
 class Source(Node):

@@ -23,10 +23,12 @@ class OptionType:
     schema: JSON schema (draft-07) of what may stand there.
     references: what it reads from a message, so that unknown names are found at load.
     kind: what sort of value it is, in a word or two, for help and docs; by default the class's name.
+    judges: an action asks it of the answer that it has just heard, so `result` is known there whatever stands before the action.
     """
 
     schema: ClassVar[dict[str, Any]] = {"type": "string"}
     kind: ClassVar[str] = ""
+    judges: ClassVar[bool] = False
     references: tuple[Reference, ...] = ()
 
     def __init__(self, value: Any) -> None:

@@ -9,13 +9,35 @@ from typing import Any
 import click
 
 from flowengine import plugins
+from flowengine.errors import OptionError
 from flowengine.flowfile.problems import Problem
 from flowengine.i18n import _
+from flowengine.options import Duration
 from flowengine.plugins import Registry
 
 EX_CONFIG = 78
 """sysexits.h: something was found in an unconfigured or misconfigured state."""
+EX_IOERR = 74
+"""sysexits.h: an error occurred while doing I/O on some file."""
 DEFAULT_STATE = Path(".flowengine")
+
+
+class _Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A length of time, as in flow files; its value is in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds; click's BadParameter for what is no length of time."""
+        if isinstance(value, float):
+            return value
+        try:
+            return Duration(value).seconds
+        except OptionError as error:
+            self.fail(str(error), param, ctx)
+
+
+DURATION = _Duration()
 
 
 def load_registry(folders: Iterable[Path]) -> Registry:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from flowengine import __version__
-from flowengine.cli import check, columns, new, nodes, plugins, run, schema
+from flowengine.cli import check, columns, dead, new, nodes, outbox, plugins, run, schema
 from flowengine.cli.common import load_registry
 from flowengine.i18n import _
 from flowengine.plugins import Registry
@@ -32,7 +32,16 @@ def root() -> None:
     """The root of all commands."""
 
 
-for command in (run.run, check.check, new.new, nodes.nodes, plugins.plugins, schema.schema):
+for command in (
+    run.run,
+    check.check,
+    dead.dead,
+    outbox.outbox,
+    new.new,
+    nodes.nodes,
+    plugins.plugins,
+    schema.schema,
+):
     root.add_command(command)
 
 

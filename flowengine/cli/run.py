@@ -18,7 +18,9 @@ import structlog
 from flowengine import logs
 from flowengine.cli.common import (
     DEFAULT_STATE,
+    DURATION,
     EX_CONFIG,
+    EX_IOERR,
     default_flows,
     flows_argument,
     plugins_option,
@@ -51,6 +53,14 @@ _STILL = 5.0
     help=_("The folder for what must outlive a restart."),
 )
 @click.option(
+    "--retention",
+    type=DURATION,
+    default="30d",
+    show_default=True,
+    metavar="TIME",
+    help=_("How long dead letters are kept, and how long messages wait in the outbox before they are dead letters."),
+)
+@click.option(
     "--log-level", type=click.Choice(logs.LEVELS), default="info", show_default=True, help=_("How much is said.")
 )
 @click.option(
@@ -61,7 +71,12 @@ _STILL = 5.0
     help=_("Text for people, JSON for programs; auto: text on a terminal."),
 )
 def run(
-    flows: tuple[Path, ...], plugin_folders: tuple[Path, ...], state: Path, log_level: str, log_format: str
+    flows: tuple[Path, ...],
+    plugin_folders: tuple[Path, ...],
+    state: Path,
+    retention: float,
+    log_level: str,
+    log_format: str,
 ) -> None:
     """Run flow files."""
     logs.configure(log_level, json=None if log_format == "auto" else log_format == "json")
@@ -76,24 +91,24 @@ def run(
     if not loaded.project.flows:
         click.echo(_("these files hold no flow that runs (a template runs where a flow uses it)"), err=True)
         sys.exit(EX_CONFIG)
-    sys.exit(_loop(loaded.project, state))
+    sys.exit(_loop(loaded.project, state, retention))
 
 
-def _loop(flows: Project, state: Path) -> int:
+def _loop(flows: Project, state: Path, retention: float) -> int:
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     with contextlib.suppress(ImportError):
         import uvloop
 
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(_run(flows, state))
+        return runner.run(_run(flows, state, retention))
 
 
-async def _run(flows: Project, state: Path) -> int:
+async def _run(flows: Project, state: Path, retention: float) -> int:
     log: Any = structlog.get_logger("flowengine")
     stop = asyncio.Event()
     try:
-        engine = Engine(flows, state)
+        engine = Engine(flows, state, retention=retention)
     except StartError as error:
         log.error("cannot start", reason=str(error))
         return 1
@@ -116,11 +131,14 @@ async def _run(flows: Project, state: Path) -> int:
     gc.collect()
     gc.freeze()
     ready = asyncio.create_task(_say_ready(engine, log))
-    await stop.wait()
+    await asyncio.wait(
+        [asyncio.create_task(stop.wait()), asyncio.create_task(engine.failed.wait())],
+        return_when=asyncio.FIRST_COMPLETED,
+    )
     ready.cancel()
     await engine.stop()
     engine.log_books()
-    return 0
+    return EX_IOERR if engine.failed.is_set() else 0
 
 
 def _on_signals(on_signal: Callable[[str], None], engine: Engine) -> None:

@@ -1,8 +1,8 @@
 """The outbox: messages on disk that wait for a confirming action. Rows, not messages: what a row means is in `lanes`.
 
-A row holds the payload, the body as it will be sent where that is another, the metadata, and where the message goes
-on; URL and headers come from the flow as it is when the row is sent. Its owner is the action's durable identity. It
-carries a checksum: a row that was damaged on the disk is never sent, it goes to the dead letters.
+A row holds the payload, the body as it will be sent where that is another, the metadata, and where the message goes on;
+URL and headers come from the flow as it is when the row is sent. Its owner is the action's durable identity. It carries
+a checksum: a row that was damaged on the disk is never sent, it goes to the dead letters.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
+from flowengine.delivery.lane import Parcel
 from flowengine.delivery.store import Store
+from flowengine.errors import FAULTS
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
-BYTES, JSON = 0, 1
-"""Kinds of a payload: as it came, or as JSON."""
+BYTES, JSON, SHOWN = 0, 1, 2
+"""Kinds of a payload: as it came, as JSON, or, where neither can hold it, as a person may read it."""
+_LEVELS = 3
 
 
 class Row(msgspec.Struct):
@@ -74,18 +77,51 @@ _BATCH_BYTES = 256 << 10
 
 
 def packed(value: Any) -> tuple[bytes, int]:
-    """A payload as it is kept, and its kind."""
+    """A payload as it is kept, and its kind. Never raises."""
     if isinstance(value, bytes):
         return value, BYTES
     try:
         return _encode(value), JSON
-    except (TypeError, ValueError, RecursionError):
-        return repr(value).encode("utf-8", "replace"), BYTES
+    except FAULTS:
+        return text(value, repr).encode(), SHOWN
+
+
+def packed_names(names: Mapping[str, Any]) -> bytes:
+    """Metadata, as a JSON object. Never raises: what JSON cannot hold becomes a text."""
+    try:
+        return _encode(names)
+    except FAULTS:
+        return _encode(_holdable(names, _LEVELS))
+
+
+def _holdable(value: Any, levels: int) -> Any:
+    try:
+        _encode(value)
+    except FAULTS:
+        if isinstance(value, msgspec.Struct):
+            value = msgspec.structs.asdict(value)
+        if levels and isinstance(value, Mapping):
+            return {text(name): _holdable(held, levels - 1) for name, held in value.items()}
+        return text(value)
+    return value
+
+
+def text(value: Any, show: Callable[[Any], str] = str) -> str:
+    """What a value is called, as a text that SQLite takes. Never raises."""
+    try:
+        return clean(show(value))
+    except FAULTS:
+        return f"<{type(value).__name__}>"
+
+
+def clean(words: str) -> str:
+    """A text that SQLite takes: half a surrogate pair, which JSON may hold, is written out."""
+    return words if words.isascii() else words.encode("utf-8", "backslashreplace").decode()
 
 
 def unpacked(data: bytes, kind: int) -> Any:
     """The payload again."""
-    return data if kind == BYTES else _decode(data)
+    return _decode(data) if kind == JSON else data
 
 
 class Outbox:
@@ -95,15 +131,16 @@ class Outbox:
         self.store = store
         self.puts = 0
         """How many rows were ever put in this run: a healthy run puts none."""
+        self.first = 1
+        """The first number that this run gives."""
         self._next = 1
         self._leaving: list[int] = []
 
     async def open(self) -> list[Waiting]:
-        """What waits from runs before, lane by lane."""
-        top = await self.store.read(lambda db: db.execute("SELECT value FROM facts WHERE name = 'seq'").fetchone())
+        """What waits from runs before, lane by lane. Raises sqlite3.Error."""
         found: list[Waiting] = await self.store.read(_waiting)
         highest = await self.store.read(lambda db: db.execute("SELECT MAX(seq) FROM outbox").fetchone()[0])
-        self._next = max(int(top[0]) if top else 0, highest or 0) + 1
+        self._next = self.first = (highest or 0) + 1
         return found
 
     def number(self) -> int:
@@ -111,16 +148,25 @@ class Outbox:
         self._next += 1
         return self._next - 1
 
-    def put(self, rows: list[Row], then: Callable[[list[bool]], None], closes: Iterable[int] = ()) -> None:
-        """Store rows in one transaction, which also removes the rows `closes`. `then` is told, for each, whether it
-        was new: a row of the same action, id and part that is there already stays, and the newcomer is a
-        duplicate."""
+    def reserve(self, count: int) -> int:
+        """The first of so many sequence numbers."""
+        self._next += count
+        return self._next - count
+
+    def put(
+        self, rows: list[Row], parcels: list[Parcel], then: Callable[[list[bool]], None], closes: Iterable[int] = ()
+    ) -> None:
+        """Store rows in one transaction, which also removes the rows `closes`. `then` is told, for each, whether it was
+        new: a row of the same action, id and part that is there already stays, and the newcomer is a duplicate."""
         self.puts += len(rows)
         gone = [(seq,) for seq in closes]
 
         def work(database: sqlite3.Connection) -> list[bool]:
             new = []
-            for row in rows:
+            for row, parcel in zip(rows, parcels, strict=True):
+                if parcel.ended:  # delivered while it waited for the disk
+                    new.append(True)
+                    continue
                 row.checksum = row.sum()
                 new.append(database.execute(_INSERT, msgspec.structs.astuple(row)).rowcount == 1)
             if gone:
@@ -139,15 +185,12 @@ class Outbox:
         """Queue the removals now."""
         leaving, self._leaving = self._leaving, []
         if leaving:
-            gone = [(seq,) for seq in leaving]
-            self.store.change(lambda db: db.executemany("DELETE FROM outbox WHERE seq = ?", gone))
+            self.store.execute("DELETE FROM outbox WHERE seq = ?", *((seq,) for seq in leaving))
 
     def attempted(self, seq: int, first: float, attempts: int, error: str) -> None:
         """Note on a row that it was tried and failed."""
-        values = (first, attempts, error[:500], seq)
-        self.store.change(
-            lambda db: db.execute("UPDATE outbox SET first = ?, attempts = ?, error = ? WHERE seq = ?", values)
-        )
+        statement = "UPDATE outbox SET first = ?, attempts = ?, error = ? WHERE seq = ?"
+        self.store.execute(statement, (first, attempts, clean(error[:500]), seq))
 
     async def rows(self, action: str, lane: str, after: int, limit: int) -> list[Row]:
         """The next rows of a lane, in order: at most `limit`, and not much more than 256 KB of them."""

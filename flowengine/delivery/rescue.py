@@ -3,9 +3,11 @@ on, loudly."""
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,13 @@ from flowengine.i18n import N_
 
 log: Any = structlog.get_logger("flowengine.store")
 _TABLES = ("outbox", "dead", "suspects")
+_NO_KEY = 1 << 62
 _KEYS = {"outbox": "seq", "dead": "number", "suspects": "rowid"}
 
 
 def opened(path: Path) -> sqlite3.Connection:
-    """The file, whole and of this version. Raises StartError for a newer version, sqlite3.Error and OSError where even a new file
-    cannot be made."""
+    """The file, whole and of this version. Raises StartError for a newer version, sqlite3.Error and OSError where even
+    a new file cannot be made."""
     try:
         database = tables.connect(path)
         if not _whole(database):
@@ -54,6 +57,7 @@ def _renewed(path: Path, reason: str) -> sqlite3.Connection:
     path.touch(0o600)
     database = tables.connect(path)
     tables.prepare(database, path)
+    _lengthen(aside)
     rescued = {table: _copy(aside, database, table) for table in _TABLES}
     log.error(
         N_("the store was damaged: it was set aside, and what could be read of it was rescued"),
@@ -81,17 +85,35 @@ def _copy(aside: Path, into: sqlite3.Connection, table: str) -> int:
 
 
 def _rows(aside: Path, table: str) -> Iterator[tuple[Any, ...]]:
-    """Every row that can still be read, from the front, and behind the damage from the back."""
+    """Every row that can be read: from the front to the first damage, from the back to the last, and between them
+    wherever a row is found again."""
     key = _KEYS[table]
-    seen: set[Any] = set()
-    for order in ("ASC", "DESC"):
-        try:
-            source = sqlite3.connect(f"{aside.absolute().as_uri()}?mode=ro", uri=True)
-            cursor = source.execute(f"SELECT {key}, * FROM {table} NOT INDEXED ORDER BY {key} {order}")
-            for number, *row in cursor:
-                if number in seen:
-                    break
-                seen.add(number)
-                yield tuple(row)
-        except sqlite3.Error:
-            continue
+    select = f"SELECT {key}, * FROM {table} NOT INDEXED WHERE {key} >= ? AND {key} < ? ORDER BY {key}"
+    at, end, step = 0, _NO_KEY, 1
+    passes = ["DESC", "ASC"]
+    way = "ASC"
+    with closing(sqlite3.connect(f"{aside.absolute().as_uri()}?mode=ro", uri=True)) as source:
+        while at < end:
+            try:
+                for number, *row in source.execute(f"{select} {way}", (at, end)):
+                    yield tuple(row)
+                    if way == "ASC":
+                        at, step = number + 1, 1
+                    else:
+                        end = number
+                return
+            except sqlite3.Error:
+                if passes:
+                    way = passes.pop(0)
+                else:
+                    at, step = at + step, step * 2
+
+
+def _lengthen(aside: Path) -> None:
+    """SQLite reads nothing of a file that is shorter than its header says (https://sqlite.org/fileformat2.html, 1.3.7):
+    what was cut off comes back as empty pages, which are damaged as others are."""
+    with aside.open("r+b") as file:
+        header = file.read(32)
+        size = int.from_bytes(header[28:32], "big") * tables.PAGE
+        if header.startswith(b"SQLite format 3\0") and file.seek(0, os.SEEK_END) < size:
+            file.truncate(size)

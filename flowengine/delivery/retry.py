@@ -16,9 +16,9 @@ SLOW = 60.0
 def wait(retry: Retry, attempts: int) -> float:
     """Seconds until the next attempt, after `attempts` of them.
 
-    Full jitter: anywhere between nothing and a bound that doubles from 1 s to 5 min, so that many lanes do not come back at
-    once. `after` (Retry-After) wins, up to 1 h, and from 50 ms on: `Retry-After: 0` shall not become a storm. What only a person
-    can mend waits from 1 min on.
+    Full jitter: anywhere between nothing and a bound that doubles from 1 s to 5 min, so that many lanes do not come
+    back at once. `after` (Retry-After) wins, up to 1 h, and from 50 ms on: `Retry-After: 0` shall not become a storm.
+    What only a person can mend waits from 1 min on.
     """
     after = retry.after
     if isinstance(after, int | float) and after == after:  # a node may have it from the far end: NaN is no time

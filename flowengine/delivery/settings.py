@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta
 
+from flowengine.i18n import N_
 from flowengine.node import NodeOptions
 from flowengine.options import Duration
 from flowengine.template import Template
+
+
+class StoreAfter(Duration):
+    """A length of time, or `never`."""
+
+    kind: ClassVar[str] = N_("duration, or never")
+    schema: ClassVar[dict[str, Any]] = {**Duration.schema, "pattern": rf"{Duration.schema['pattern']}|^never$"}
+
+    def __init__(self, value: str | float) -> None:
+        self.never = value == "never"
+        super().__init__("0" if self.never else value)
+        self.text = value
 
 
 class Delivery(NodeOptions):
@@ -29,6 +42,14 @@ class Delivery(NodeOptions):
             examples=["{device}/{payload.user_id}/{payload.bot_time}"],
         ),
     ] = None
+    store_after: Annotated[
+        StoreAfter,
+        Meta(
+            description="A message not delivered this long after its first attempt goes to the disk; "
+            "0 stores each one first, never none",
+            examples=["50ms", "0", "never"],
+        ),
+    ] = StoreAfter("50ms")
     give_up_after: Annotated[
         Duration, Meta(description="A message that failed this long after its first attempt is dead", examples=["72h"])
     ] = Duration("72h")

@@ -1,14 +1,14 @@
 """The file behind the outbox and the dead letters: SQLite with one writer thread, group commit, and no silent failure.
 
-A change is a function of the connection; whatever is queued is done in one transaction, and each change's `done` is called in the
-event loop after the commit, never before. Reads have a thread and a connection of their own (WAL: they disturb no writer).
+A change is a function of the connection; whatever is queued is done in one transaction, and each change's `done` is
+called in the event loop after the commit, never before. Reads have a thread and a connection of their own (WAL: they
+disturb no writer).
 
 What it does when the disk does not do its part:
 - full (the file's bound, the disk's, or ENOSPC): changes that grow the file wait, those that shrink it go on; it is
-said, tried again every
-  second, and nobody hears yes meanwhile;
-- a failed sync, or a damaged file while running: `failed` is called once; nothing more is written and nobody hears yes. What the
-  kernel did with the pages is not known any more, so the only safe way on is a new start;
+  said, tried again every second, and nobody hears yes meanwhile;
+- a failed sync, or a damaged file while running: `failed` is called once; nothing more is written and nobody hears yes.
+  What the kernel did with the pages is not known any more, so the only safe way on is a new start;
 - a damaged file at the start: see `rescue`.
 """
 
@@ -41,6 +41,7 @@ FREE = 32 << 20
 """Bytes of the disk that are left to others."""
 _AGAIN = 1.0
 _BATCH = 2000
+_FREE_PAGES = 500
 log: Any = structlog.get_logger("flowengine.store")
 
 
@@ -78,11 +79,11 @@ class Store:
 
     @property
     def healthy(self) -> bool:
-        """Whether what is put will be stored: neither full nor failed."""
-        return not self.full and not self._dead
+        """Whether what is put will be stored: it is open, and neither full nor failed."""
+        return self._thread is not None and not self.full and not self._dead
 
     def open(self) -> None:
-        """Make or open the file, readable by its owner only; a damaged one is set aside and what can be read is rescued.
+        """Make or open the file, readable by its owner only; of a damaged one what can be read is rescued.
 
         Raises StartError if it was made by a newer version or cannot be made.
         """
@@ -90,10 +91,10 @@ class Store:
         try:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             database = rescue.opened(self.path)
+            self.clean = tables.begin(database)
         except (OSError, sqlite3.Error) as error:
             text = _("the store {file} cannot be opened: {reason}")
             raise StartError(text.format(file=self.path, reason=error)) from None
-        self.clean = tables.begin(database)
         database.close()
         self._thread = threading.Thread(target=self._write, name="store-write", daemon=True)
         self._thread.start()
@@ -102,9 +103,18 @@ class Store:
         """Queue a change; `done(result of work)` is called in the loop once it is on the disk. grows: it needs room."""
         self._queue.put(_Change(work, done, grows))
 
+    def execute(self, statement: str, *rows: tuple[Any, ...]) -> None:
+        """Queue one statement, for each of `rows`, of which nobody waits for the end."""
+        self.change(lambda database: database.executemany(statement, rows))
+
     async def read(self, work: Work) -> Any:
-        """Run a query in the reading thread; raises sqlite3.Error."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+        """Run a query in the reading thread; raises sqlite3.Error. One that finds the file damaged ends the store."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+        except sqlite3.DatabaseError as error:
+            if not isinstance(error, sqlite3.OperationalError) and not self._dead:
+                self._fail(f"{getattr(error, 'sqlite_errorname', type(error).__name__)}: {error}")
+            raise
 
     def _read(self, work: Work) -> Any:
         if self._reading is None:
@@ -112,15 +122,15 @@ class Store:
         return work(self._reading)
 
     async def close(self) -> None:
-        """Write what is queued, note the clean end, close. Changes that find no room stay undone: their senders heard no yes."""
+        """Write what is queued, note the clean end, close. What finds no room is not done: its senders heard no yes."""
+        if self._reading is not None:
+            await asyncio.get_running_loop().run_in_executor(self._readers, self._reading.close)
+        self._readers.shutdown()
         if self._thread is not None:
             self._stop.set()
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join)
             self._thread = None
-        if self._reading is not None:
-            await asyncio.get_running_loop().run_in_executor(self._readers, self._reading.close)
-        self._readers.shutdown()
         await asyncio.sleep(0)
 
     # The writer thread
@@ -135,11 +145,19 @@ class Store:
                 waiting = batch + waiting
                 if not self._dead:
                     self._stop.wait(_AGAIN)
-            if self._stop.is_set() and self._queue.empty():
-                break
+            if self._queue.empty():
+                if self._stop.is_set():
+                    break
+                self._tidy(database)
         if not self._dead:
-            tables.end(database)
+            self._end(database)
         database.close()
+
+    def _end(self, database: sqlite3.Connection) -> None:
+        try:
+            tables.end(database)
+        except sqlite3.Error as error:  # the next start has to look through the whole file, and that is all
+            log.warning(N_("the clean end could not be noted in the store"), file=str(self.path), reason=str(error))
 
     def _take(self, impatient: bool) -> list[_Change]:
         """What is queued, up to a bound; waits for the first, a second at most if something else waits already."""
@@ -176,6 +194,14 @@ class Store:
             return _("the disk has only {mb} MB left").format(mb=left >> 20)
         return ""
 
+    def _tidy(self, database: sqlite3.Connection) -> None:
+        """While nothing waits, give free pages back to the disk, a few at a time."""
+        try:
+            while self._queue.empty() and database.execute("PRAGMA freelist_count").fetchone()[0] > _FREE_PAGES:
+                tables.shrink(database, _FREE_PAGES)
+        except sqlite3.Error:
+            return  # what matters is said when something is written
+
     def _say(self, reason: str) -> None:
         if reason and not self.full:
             log.error(N_("the store is full: what comes in is not acknowledged until there is room"), reason=reason)
@@ -189,7 +215,7 @@ class Store:
             database.execute("BEGIN IMMEDIATE")
             results = [change.work(database) for change in batch]
             database.execute("COMMIT")
-        except (sqlite3.Error, OSError) as error:
+        except Exception as error:
             self._rolled_back(database, error)
             return False
         self.commits += 1

@@ -36,7 +36,8 @@ CREATE TABLE dead (
     reason TEXT NOT NULL, status TEXT, attempts INTEGER NOT NULL,
     arrived REAL NOT NULL, died REAL NOT NULL,
     payload BLOB NOT NULL, kind INTEGER NOT NULL,
-    meta BLOB NOT NULL, more BLOB
+    meta BLOB NOT NULL, more BLOB,
+    replay INTEGER NOT NULL DEFAULT 0   -- 1: a person wants it sent again; 2: that was begun
 ) STRICT;
 CREATE INDEX dead_died ON dead (died);
 CREATE TABLE suspects (mark TEXT PRIMARY KEY, ends INTEGER NOT NULL) STRICT;
@@ -94,5 +95,10 @@ def begin(database: sqlite3.Connection) -> bool:
 def end(database: sqlite3.Connection) -> None:
     """Note that the run ends as it should, and give free pages back to the disk."""
     database.execute("INSERT OR REPLACE INTO facts VALUES ('running', 'no')")
-    database.execute("PRAGMA incremental_vacuum")
-    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    shrink(database)
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def shrink(database: sqlite3.Connection, pages: int = 0) -> None:
+    """Give free pages back to the disk: at most `pages`, or all."""
+    database.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()

@@ -16,8 +16,8 @@ _Job = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[[Message
 class Threads:
     """At most so many threads that make calls for the event loop; whoever calls keeps to that number.
 
-    They are daemons, unlike those of a ThreadPoolExecutor: a call that never returns (a request without a timeout) does not keep
-    the process from ending.
+    They are daemons, unlike those of a ThreadPoolExecutor: a call that never returns (a request without a timeout) does
+    not keep the process from ending.
     """
 
     def __init__(self, name: str) -> None:
@@ -27,7 +27,7 @@ class Threads:
         self._calls = 0
 
     async def call(self, function: Callable[[Message], Any], msg: Message) -> Any:
-        """What `function(msg)` returns or raises. When this is cancelled, the call goes on and what it gives is lost."""
+        """What `function(msg)` returns or raises. When this is cancelled, the call goes on, and its end is lost."""
         loop = asyncio.get_running_loop()
         answer = loop.create_future()
         self._calls += 1

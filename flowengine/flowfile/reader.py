@@ -175,7 +175,8 @@ class Reader:
         if wrong:
             self.problems.error(tree.mark, finding(wrong[0], name))
             return _BAD
-        self.found.references += [(reference, self._place(tree, reference)) for reference in option.references]
+        unknown = [r for r in option.references if not (option.judges and r.root == "result")]
+        self.found.references += [(reference, self._place(tree, reference)) for reference in unknown]
         if isinstance(option, Route):
             self.found.routes.append((option, tree.mark))
         return option

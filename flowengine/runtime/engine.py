@@ -11,15 +11,23 @@ from typing import Any
 
 import structlog
 
-from flowengine.delivery.deadletters import DeadLetters
+from flowengine.delivery.deadletters import RETENTION, DeadLetters
+from flowengine.delivery.outbox import Outbox, Waiting
+from flowengine.delivery.poison import Watch
+from flowengine.delivery.store import Store
 from flowengine.errors import FAULTS, StartError, cancelled, reason_of
 from flowengine.flowfile.model import ConnectionDef, Project
 from flowengine.i18n import N_, _
+from flowengine.message import Budget
 from flowengine.node import Connection, Part
 from flowengine.runtime.books import Books
+from flowengine.runtime.control import Control
+from flowengine.runtime.desk import LiveDesk
 from flowengine.runtime.flow import FlowRun
 from flowengine.runtime.state import StateFolder
 
+PENDING_BYTES = 32 << 20
+"""Bytes of messages that may be in memory, neither settled nor stored."""
 DRAIN = 5.0
 """Seconds for attempts under way when the engine is stopped; all of a stop stays below Docker's 10."""
 _CLOSE_WITHIN = 3.0
@@ -29,16 +37,30 @@ _LOOK = 0.02
 class Engine:
     """Runs the flows of a checked project.
 
-    `start` returns when everything is started; `until_ready` when all that shall listen or be subscribed is. `stop` ends with
-    the books closed. state: the folder for what outlives a restart, or None where nothing need be kept (tests).
+    `start` returns when everything is started; `until_ready` when all that shall listen or be subscribed is. `stop`
+    ends with the books closed. state: the folder for what outlives a restart, or None where nothing need be kept
+    (tests). retention: seconds that dead letters are kept, and that messages wait in the outbox before they are dead.
     """
 
-    def __init__(self, project: Project, state: Path | None = None) -> None:
+    def __init__(self, project: Project, state: Path | None = None, *, retention: float = RETENTION) -> None:
         self.project = project
         self.log: Any = structlog.get_logger("flowengine")
         self.folder = StateFolder(state) if state is not None else None
-        self.dead_letters = DeadLetters(state) if state is not None else None
-        self.flows = [FlowRun(flow, self.dead_letters) for flow in project.flows]
+        self.store = Store(state, failed=self._store_failed) if state is not None else None
+        self.outbox = Outbox(self.store) if self.store is not None else None
+        self.dead_letters = DeadLetters(self.store, retention=retention) if self.store is not None else None
+        self.desk = LiveDesk(self, self.store, retention) if self.store is not None else None
+        self.control = Control(self.desk, state) if self.desk is not None and state is not None else None
+        self.budget = Budget(PENDING_BYTES)
+        self.ownerless: list[Waiting] = []
+        """Stored messages whose action is in no flow: kept, counted, never sent elsewhere."""
+        self.unowned = Books()
+        """Their books."""
+        self.failed = asyncio.Event()
+        """The store failed: the only safe way on is a new start."""
+        self.watch = Watch(state)
+        self.flows = [FlowRun(flow, self.dead_letters, self.budget, self._press, self.watch) for flow in project.flows]
+        self._pressed = False
         self.hurry = asyncio.Event()
         self._opened: list[Part] = []
         self._connections: list[Connection] = []
@@ -46,12 +68,9 @@ class Engine:
     async def start(self) -> None:
         """Open connections, then nodes, run the sources, let messages in. A flow that cannot start is said and left out; raises
         StartError if none can."""
-        if self.dead_letters is not None:
-            try:
-                self.dead_letters.open()
-            except (OSError, sqlite3.Error) as error:
-                text = _("the dead letters in {file} cannot be opened: {reason}")
-                raise StartError(text.format(file=self.dead_letters.path, reason=error)) from None
+        if self.store is not None:
+            self.store.open()
+            await self.watch.open(self.store)
         broken: dict[Connection, str] = {}
         for run in self.flows:
             try:
@@ -62,6 +81,13 @@ class Engine:
             except FAULTS as error:
                 self._cannot_start(run, error)
         self._need_one()
+        try:
+            await self._carry()
+        except sqlite3.Error as error:
+            text = _(
+                "the outbox cannot be read ({reason}); the next start sets the damaged file aside and rescues what it can"
+            )
+            raise StartError(text.format(reason=error)) from None
         for run in self.running():
             run.start_sources()
         await asyncio.sleep(0)
@@ -75,6 +101,50 @@ class Engine:
                     self._cannot_start(run, error)
                     await run.stop_sources()
         self._need_one()
+        if self.desk is not None and self.control is not None:
+            self.desk.start()
+            await self.control.open()
+
+    async def _carry(self) -> None:
+        """Give the rows of runs before to their owners; say which have none."""
+        if self.outbox is None or self.dead_letters is None:
+            return
+        if self.desk is not None:
+            await self.desk.open()
+        waiting: dict[str, list[Waiting]] = {}
+        for found in await self.outbox.open():
+            waiting.setdefault(found.action, []).append(found)
+        for run in self.running():
+            run.keep(self.outbox, waiting)
+        self.ownerless = [found for lanes in waiting.values() for found in lanes]
+        self.unowned.carried += sum(found.rows for found in self.ownerless)
+        left_out = {
+            node.node.context.identity for run in self.flows for node in run.flow.nodes() if run.failed_to_start
+        }
+        for action, lanes in waiting.items():
+            self.log.error(
+                N_("stored messages wait: their flow could not start")
+                if action in left_out
+                else N_("stored messages have no owner: no flow has this action; see 'flowengine outbox'"),
+                action=action,
+                messages=sum(found.rows for found in lanes),
+            )
+        self.dead_letters.look()
+
+    def _press(self) -> None:
+        """Somebody needs room: store what is unsettled, once in this turn of the loop."""
+        if not self._pressed:
+            self._pressed = True
+            asyncio.get_running_loop().call_soon(self._store_all)
+
+    def _store_all(self) -> None:
+        self._pressed = False
+        for run in self.running():
+            run.store_all()
+
+    def _store_failed(self, reason: str) -> None:
+        self.log.error(N_("the store failed; stopping: start again once the disk is well"), reason=reason)
+        self.failed.set()
 
     def _need_one(self) -> None:
         if self.flows and not self.running():
@@ -138,24 +208,32 @@ class Engine:
         total = Books()
         for run in self.flows:
             total.add(run.books)
+        total.add(self.unowned)
         return total
 
     def pending(self) -> int:
         """How many messages lie somewhere, counted where they lie."""
-        return sum(run.pending() for run in self.flows)
+        return sum(run.pending() for run in self.flows) + sum(found.rows for found in self.ownerless)
 
     async def stop(self) -> None:
         """Take nothing new, let what is under way settle for at most 5 s, acknowledge it, close everything."""
+        if self.desk is not None and self.control is not None:
+            await self.control.close()
+            await self.desk.close()
         for connection in self._connections:
             await self._quietly(connection, connection.stop)
         await asyncio.gather(*(run.stop_sources() for run in self.flows))
+        await self.watch.stop()
+        for run in self.flows:
+            run.close_door()
         latest = time.monotonic() + DRAIN
         while any(run.busy() for run in self.flows) and not self.hurry.is_set() and time.monotonic() < latest:
             await asyncio.sleep(_LOOK)
         await asyncio.gather(*(run.halt() for run in self.flows))
-        if self.dead_letters is not None:
-            await self.dead_letters.close()
-            await asyncio.sleep(0)  # what was written is settled now, before the connections close
+        if self.outbox is not None and self.store is not None and self.desk is not None:
+            await self.desk.flush()
+            self.outbox.flush()
+            await self.store.close()  # what was written is settled now, before the connections close
         for part in reversed(self._opened):
             await self._quietly(part, part.close)
         if self.folder is not None:
@@ -177,4 +255,5 @@ class Engine:
             for run in self.flows:
                 run.log.info(N_("books of the flow"), **run.books.lines(run.pending()))
         books = self.books()
-        self.log.info(N_("books"), **books.lines(self.pending()), reasons=dict(books.reasons))
+        stored = self.outbox.puts if self.outbox is not None else 0
+        self.log.info(N_("books"), **books.lines(self.pending()), stored=stored, reasons=dict(books.reasons))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,13 +11,16 @@ from typing import Any
 import structlog
 
 from flowengine.delivery.deadletters import DeadLetters
+from flowengine.delivery.keeping import Frames
 from flowengine.delivery.lanes import Lanes
+from flowengine.delivery.outbox import Outbox, Waiting
+from flowengine.delivery.poison import NONE, Watch, mark_of, verdict
 from flowengine.delivery.settings import Delivery
-from flowengine.errors import FAULTS, Reject, Stopping, cancelled, reason_of
+from flowengine.errors import FAULTS, Busy, Reject, Stopping, cancelled, reason_of
 from flowengine.flowfile.model import ChainDef, FlowDef, NodeDef
 from flowengine.i18n import N_
 from flowengine.logs import shorten
-from flowengine.message import Failure, Message, Outcome, new_id
+from flowengine.message import Budget, Failure, Message, Outcome, new_id
 from flowengine.node import Action, Emit, Source, Step
 from flowengine.runtime.books import Books
 from flowengine.runtime.chain import TAKEN, Chain, StepCall, advance, fail
@@ -24,18 +28,24 @@ from flowengine.runtime.chain import TAKEN, Chain, StepCall, advance, fail
 _SAY_EVERY = 1.0
 _SOURCE_BACKOFF = (1.0, 60.0)
 _STOP_WITHIN = 1.0
+_ALONE_WITHIN = 2.0
 
 
 class FlowRun:
     """A compiled flow. It settles its messages and keeps their books; the engine starts and stops it."""
 
-    def __init__(self, flow: FlowDef, dead_letters: DeadLetters | None) -> None:
+    def __init__(
+        self, flow: FlowDef, dead_letters: DeadLetters | None, budget: Budget, press: Callable[[], None], watch: Watch
+    ) -> None:
         self.flow = flow
         self.books = Books()
         self.log: Any = structlog.get_logger(flow.name).bind(flow=flow.name)
         self.stopping = False
         self.failed_to_start = ""
         self.dead_letters = dead_letters
+        self.budget = budget
+        self.press = press
+        self.watch = watch
         self.burying = 0
         self.lanes: list[Lanes] = []
         self.sources: list[tuple[Source, Chain]] = []
@@ -44,6 +54,10 @@ class FlowRun:
         self.chains = {name: Chain(name, self) for name in flow.chains}
         for definition in flow.chains.values():
             self._compile(definition)
+        self.places = {f"{flow.name}/{name}": (chain, 0) for name, chain in self.chains.items()}
+        """Where a message comes in, by the durable identity of a node, or of a chain for its beginning."""
+        for chain in self.chains.values():
+            self.places.update((node.node.context.identity, (chain, at)) for at, node in enumerate(chain.nodes))
 
     def _compile(self, definition: ChainDef) -> None:
         chain = self.chains[definition.name]
@@ -77,33 +91,44 @@ class FlowRun:
             done=lambda msg: advance(chain, at + 1, msg),
             gave_up=lambda msg, error, attempts: fail(chain, at, msg, error, attempts),
             dropped=self.drop,
+            bury=self.bury,
+            settle_part=self._close,
+            watch=self.watch,
         )
         self.lanes.append(lanes)
         return lanes.submit
+
+    def replay(self, identity: str, msg: Message) -> bool:
+        """Let a dead letter enter again at the node, or the chain, that gave it up; False if that is no more."""
+        place = self.places.get(identity)
+        if place is None or self.stopping or self.failed_to_start:
+            return False
+        self.books.replayed += 1
+        advance(*place, msg)
+        return True
 
     def pending(self) -> int:
         """How many messages lie somewhere in this flow: counted where they lie."""
         return sum(lanes.waiting() for lanes in self.lanes) + self.burying
 
-    def emitter(self, chain: Chain) -> Emit:
-        """The way in for one source."""
-        books = self.books
+    def keep(self, outbox: Outbox, waiting: dict[str, list[Waiting]]) -> None:
+        """Let messages be stored, and take over what runs before have left; it is taken out of `waiting`."""
+        frames = _Frames(self)
+        for lanes in self.lanes:
+            lanes.keep(outbox, frames)
+            if lanes.keeper is not None:
+                self.books.carried += lanes.keeper.take_over(waiting.pop(lanes.action.context.identity, ()))
 
-        def emit(payload: Any, meta: Mapping[str, Any], settled: Callable[[Outcome], None] | None = None) -> Outcome:
-            if self.stopping:
-                raise Stopping(self.flow.name)
-            asyncio.get_running_loop()  # raises in another thread, where the books would go wrong without a word
-            outcome = Outcome(settled)
-            books.received += 1
-            advance(chain, 0, Message(payload, meta, new_id(), time.time(), outcome))
-            return outcome
-
-        return emit
+    def store_all(self) -> None:
+        """Store what is unsettled and may be stored."""
+        for lanes in self.lanes:
+            if lanes.keeper is not None:
+                lanes.keeper.put_all()
 
     def start_sources(self) -> None:
         """Run every source, each in a task of its own that is started again if it fails."""
         for source, chain in self.sources:
-            self._tasks.append(asyncio.create_task(self._keep_running(source, self.emitter(chain))))
+            self._tasks.append(asyncio.create_task(self._keep_running(source, Emitter(self, chain))))
 
     async def _keep_running(self, source: Source, emit: Emit) -> None:
         first, longest = _SOURCE_BACKOFF
@@ -135,6 +160,34 @@ class FlowRun:
     def busy(self) -> bool:
         """Whether messages are in flight or about to be."""
         return any(lanes.busy() for lanes in self.lanes)
+
+    def let_in(self, chain: Chain, msg: Message) -> None:
+        """Take a message in; what has ended the process three times is dead. While the flow stops, it stays with its sender."""
+        if self.stopping:
+            return
+        self.books.received += 1
+        mark = msg.outcome.mark
+        if self.watch.suspects and self.watch.is_dead(mark):
+            self.watch.acquit(mark)
+            self.bury(msg, Failure(f"{self.flow.name}/{chain.name}", verdict()))
+            return
+        self.watch.arrive(mark)
+        advance(chain, 0, msg)
+
+    async def let_in_alone(self, chain: Chain, msg: Message) -> None:
+        """Take a suspect in, and wait until it is settled or stored: nothing else runs meanwhile."""
+        if self.stopping:
+            return
+        self.let_in(chain, msg)
+        self.watch.set(0, NONE)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ALONE_WITHIN):
+                await msg.outcome
+
+    def close_door(self) -> None:
+        """Begin no attempt any more; what is not in flight is stored."""
+        for lanes in self.lanes:
+            lanes.close_door()
 
     async def halt(self) -> None:
         """End all attempts; what is not settled stays pending, and its sender keeps it."""
@@ -199,3 +252,80 @@ class FlowRun:
         else:
             text = N_("a message failed: the node has a fault")
             node.node.log.error(text, reason=reason_of(error), exc_info=error, **about)
+
+
+class Emitter:
+    """The way in for one source: `flowengine.Emit`."""
+
+    __slots__ = ("_chain", "_run")
+
+    def __init__(self, run: FlowRun, chain: Chain) -> None:
+        self._run = run
+        self._chain = chain
+
+    def __call__(
+        self,
+        payload: Any,
+        meta: Mapping[str, Any],
+        settled: Callable[[Outcome], None] | None = None,
+        *,
+        store: bool = True,
+        expendable: bool = False,
+        size: int = 0,
+    ) -> Outcome:
+        run = self._run
+        if run.stopping:
+            raise Stopping(run.flow.name)
+        asyncio.get_running_loop()  # raises in another thread, where the books would go wrong without a word
+        budget = run.budget
+        size = size or (len(payload) if type(payload) is bytes or type(payload) is str else 0)
+        if budget.used * 2 > budget.bound:
+            run.press()
+        if budget.used + size > budget.bound and budget.used:
+            if not expendable:
+                raise Busy(run.flow.name)
+            return self._no_room(settled)
+        outcome = Outcome(settled)
+        outcome.storable = store
+        outcome.size = size
+        outcome.budget = budget
+        outcome.mark = mark = mark_of(payload)
+        budget.used += size
+        watch = run.watch
+        msg = Message(payload, meta, new_id(), time.time(), outcome)
+        if watch.closed or watch.held or (watch.suspects and mark in watch.suspects):
+            chain = self._chain
+            watch.hold(mark, lambda: run.let_in(chain, msg), lambda: run.let_in_alone(chain, msg))
+        else:
+            run.books.received += 1
+            watch.arrive(mark)
+            advance(self._chain, 0, msg)
+        return outcome
+
+    def press(self) -> None:
+        """Have what is unsettled stored soon."""
+        self._run.press()
+
+    def _no_room(self, settled: Callable[[Outcome], None] | None) -> Outcome:
+        """Drop an expendable message, and count it."""
+        outcome = Outcome(settled)
+        self._run.books.received += 1
+        self._run.drop(Message(None, {}, "", time.time(), outcome), "no room in memory")
+        return outcome
+
+
+class _Frames(Frames):
+    """The way back out of `run` chains, by the durable identity of the nodes that wait."""
+
+    def __init__(self, run: FlowRun) -> None:
+        self._places = {identity: (chain, at + 1) for identity, (chain, at) in run.places.items()}
+        self._log = run.log
+
+    def write(self, msg: Message) -> list[str]:
+        return [chain.nodes[at - 1].node.context.identity for chain, at in msg.frames]
+
+    def read(self, names: list[str]) -> tuple[tuple[Any, int], ...]:
+        gone = [name for name in names if name not in self._places]
+        if gone:
+            self._log.warning(N_("a stored message was to come back to nodes that are no more"), nodes=gone)
+        return tuple(self._places[name] for name in names if name in self._places)

@@ -23,6 +23,13 @@ else:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def _private(path: str, flags: int) -> int:
+    file = os.open(path, flags, 0o600)
+    if os.name != "nt":
+        os.fchmod(file, 0o600)  # an older version left it open to others
+    return file
+
+
 class StateFolder:
     """A locked state folder. Raises StartError if it cannot be made or another engine has it."""
 
@@ -32,7 +39,7 @@ class StateFolder:
             path.mkdir(parents=True, exist_ok=True)
             if (path / "lock").exists() or not any(path.iterdir()):  # else it is somebody's folder: `--state .`
                 path.chmod(0o700)
-            self._file = open(path / "lock", "a+", encoding="utf-8")  # noqa: SIM115 - held as long as the engine runs
+            self._file = open(path / "lock", "a+", encoding="utf-8", opener=_private)  # noqa: SIM115 - held while it runs
         except OSError as error:
             text = _("the state folder {path} cannot be used: {reason}; choose another with --state DIR")
             raise StartError(text.format(path=path, reason=error.strerror)) from None

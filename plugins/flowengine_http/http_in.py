@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from flowengine import (
     Annotated,
+    Busy,
     Duration,
     Emit,
     Message,
@@ -141,8 +142,9 @@ class HttpIn(Source):
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         try:
-            outcome = self._emit(payload, meta, lambda _outcome: _wake(done))
-        except Stopping:
+            store = self.options.reply.when == "stored"
+            outcome = self._emit(payload, meta, lambda _outcome: _wake(done), store=store, size=len(request.body))
+        except (Busy, Stopping):
             return stopping()
         if outcome.open:
             deadline = loop.call_later(self.options.reply.timeout.seconds, _wake, done)

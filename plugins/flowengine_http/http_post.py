@@ -11,8 +11,10 @@ from urllib.parse import quote
 import msgspec
 
 from flowengine import (
+    N_,
     Action,
     Annotated,
+    Condition,
     Duration,
     Message,
     Meta,
@@ -42,6 +44,13 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 
+class Verdict(Condition):
+    """A condition on the answer that has just come: `result` is known in it."""
+
+    kind: ClassVar[str] = N_("condition")
+    judges: ClassVar[bool] = True
+
+
 class HttpPost(Action):
     """Sends each message to a URL as a POST.
 
@@ -55,8 +64,10 @@ class HttpPost(Action):
         the part, so that the backend can tell a repeat. Tried again with backoff: network errors, timeouts,
         answers that break off, 408, 409, 425, 429, 5xx; Retry-After is heeded, up to 1 h. Tried again slowly,
         and said loudly: 401, 403, 404, 410, redirects (never followed), certificates that are not trusted.
-        Any other 4xx: the message is dead. No proxy from the environment, no cookies; what stands in the URL
-        beside the host is never logged.
+        Any other 4xx: the message is dead. Where a backend says no with a 2xx, the flow says what its answer
+        means: a 2xx that does not meet `success_when` is tried again like a 5xx, and an answer of whatever
+        status that meets `reject_when` makes the message dead. No proxy from the environment, no cookies;
+        what stands in the URL beside the host is never logged.
 
     Example:
         - http-post: {url: "http://127.0.0.1:6688/api/records", headers: {X-Device: "{device}"}}
@@ -86,6 +97,20 @@ class HttpPost(Action):
             Duration,
             Meta(description="How long one attempt may take, to the end of the answer", examples=["10s"]),
         ] = Duration("10s")
+        success_when: Annotated[
+            Verdict | None,
+            Meta(
+                description="What a 2xx must also meet to count as delivered; otherwise it is tried again",
+                examples=["result.body.code == 0"],
+            ),
+        ] = None
+        reject_when: Annotated[
+            Verdict | None,
+            Meta(
+                description="An answer that meets this says that the record will never be taken: it is dead",
+                examples=["result.body.code == 400"],
+            ),
+        ] = None
         ca: Annotated[
             str,
             Meta(
@@ -121,15 +146,29 @@ class HttpPost(Action):
     async def close(self) -> None:
         await self._client.close()
 
+    def prepare(self, msg: Message) -> Any:
+        body = self.options.body
+        return None if body is None else body.build(msg)
+
     async def deliver(self, msg: Message) -> Result:
         options = self.options
-        body, kind = self._body(options.body.build(msg) if options.body is not None else msg.payload)
+        content = msg.body if msg.body is not None else self.prepare(msg)
+        body, kind = self._body(msg.payload if content is None else content)
         headers = render(options.headers, msg)
         if not self._content_type_given:
             headers["Content-Type"] = kind
         headers["Idempotency-Key"] = idempotency_key(f"{msg.id}{self._key_suffix}{msg.part}")
         url = options.url.render(msg)
-        return _judge(url, await self._client.post(url, headers, body))
+        response = await self._client.post(url, headers, body)
+        result = Result(response.status, response.headers, _content(response))
+        answered = msgspec.structs.replace(msg, result=result)
+        if options.reject_when is not None and options.reject_when.test(answered):
+            raise Reject(_said(url, response), status=response.status)
+        _judge(url, response)
+        if options.success_when is not None and not options.success_when.test(answered):
+            reason = _("{reason}, which does not meet 'success_when'").format(reason=_said(url, response))
+            raise Retry(reason, after=retry_after(response.headers.get("retry-after")), status=response.status)
+        return result
 
     def _body(self, value: Any) -> tuple[bytes, str]:
         if isinstance(value, bytes):
@@ -166,23 +205,29 @@ def retry_after(value: str | None) -> float | None:
     return min(max((moment - datetime.now(UTC)).total_seconds(), 0.0), _LONGEST_WAIT)
 
 
-def _judge(url: str, response: Response) -> Result:
-    """What a status means for the message (RFC 9110 section 15)."""
+def _judge(url: str, response: Response) -> None:
+    """What a status means for the message (RFC 9110 section 15): raises Retry or Reject unless it is 2xx."""
     status = response.status
     if 200 <= status < 300:
-        return Result(status, response.headers, _content(response))
+        return
     reason = _("{origin} answered {status}").format(origin=origin(url), status=status)
     if 300 <= status < 400:
         where = origin(response.headers.get("location", ""))
         reason = _("{reason}: redirects are not followed, write the new address in 'url'").format(reason=reason)
         raise Retry(f"{reason} ({where})" if "://" in where else reason, slow=True, status=status)
-    excerpt = " ".join(response.body[: 4 * _EXCERPT].decode("utf-8", "replace").split())[:_EXCERPT]
-    reason = f"{reason}: {excerpt}" if excerpt else reason
+    reason = _said(url, response)
     if status in _OURS_TO_MEND:
         raise Retry(reason, slow=True, status=status)
     if status in _TRANSIENT or not 400 <= status < 500:
         raise Retry(reason, after=retry_after(response.headers.get("retry-after")), status=status)
     raise Reject(reason, status=status)
+
+
+def _said(url: str, response: Response) -> str:
+    """Who answered what, with the beginning of the body."""
+    reason = _("{origin} answered {status}").format(origin=origin(url), status=response.status)
+    excerpt = " ".join(response.body[: 4 * _EXCERPT].decode("utf-8", "replace").split())[:_EXCERPT]
+    return f"{reason}: {excerpt}" if excerpt else reason
 
 
 def _content(response: Response) -> Any:

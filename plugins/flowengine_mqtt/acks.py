@@ -89,6 +89,12 @@ class AckLedger:
         self._order.append(entry)
         return entry
 
+    def refused(self, entry: Entry) -> None:
+        """The last message found no room and nobody has it: forget it, so that its redelivery is handed on."""
+        if self._order and self._order[-1] is entry:
+            self._order.pop()
+            entry.live = False
+
     def settled(self) -> None:
         """Some entry was settled: send what can be sent, once, later in this turn of the loop."""
         if not self._scheduled and self._order and self._order[0].settled:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from flowengine import (
     Annotated,
+    Busy,
     Connection,
     Duration,
     Emit,
@@ -33,6 +35,8 @@ from flowengine_mqtt.state import SessionState
 from flowengine_mqtt.topics import TopicPattern
 
 _CACHED_TOPICS = 20_000
+_SMALLEST_WINDOW = 8
+_REFUSED_LONG_AGO = 60.0
 
 
 class TlsOptions(NodeOptions):
@@ -80,8 +84,9 @@ class MqttConnection(Connection):
     stand-in for trying things out.
 
     Guarantees:
-        QoS 1 messages are acknowledged in the order of arrival, and only when every chain that had them has settled them; what
-        is not acknowledged comes again after a reconnect. A message that matches no mqtt-in is acknowledged and counted.
+        QoS 1 messages are acknowledged in the order of arrival, and only when every chain that had them has settled or
+        stored them; what is not acknowledged comes again after a reconnect. A message that matches no mqtt-in is
+        acknowledged and counted.
 
     Example:
         gate: {mqtt: {url: "mqtt://user:secret@broker.example:1883"}}
@@ -117,6 +122,9 @@ class MqttConnection(Connection):
 
     def setup(self) -> None:
         self.unmatched = 0
+        self.refused = 0
+        self._refused_at = 0.0
+        self._refusing = False
         self._subscribers: list[Subscriber] = []
         self._cache: dict[tuple[str, int, bool], Targets] = {}
         self._broker: EmbeddedBroker | None = None
@@ -234,11 +242,28 @@ class MqttConnection(Connection):
 
     def _on_up(self, generation: int, session_present: bool) -> None:
         assert self._ledger is not None
+        self._refusing = False
         self._ledger.connected(generation, session_present)
 
     def _on_down(self, _generation: int, _reason: str) -> None:
-        assert self._ledger is not None
+        assert self._ledger is not None and self._session is not None
+        if time.monotonic() - self._refused_at > _REFUSED_LONG_AGO:
+            self._session.receive_maximum = self.options.url.settings.receive_maximum
         self._ledger.disconnected()
+
+    def _refuse(self) -> None:
+        """There is no room: close the connection, whose session keeps what is unacknowledged, and come back with a smaller
+        window; after a minute without that, the next connection has the whole window again."""
+        assert self._session is not None
+        if not self._refusing:
+            self._refusing = True
+            self.refused += 1
+            self._refused_at = time.monotonic()
+            window = max(_SMALLEST_WINDOW, self._session.receive_maximum // 2)
+            self.log.warning(
+                "no room for more messages: the connection is closed for now, its session kept", window=window
+            )
+            self._session.come_back(window)
 
     def _targets(self, topic: str, qos: int, retained: bool) -> Targets:
         """Where a message of this topic goes, each with its metadata: made once for a topic, and then remembered."""
@@ -255,7 +280,7 @@ class MqttConnection(Connection):
     def _on_message(
         self, generation: int, mid: int, topic: str, payload: bytes, qos: int, retained: bool, dup: bool
     ) -> None:
-        if self._stopping:
+        if self._stopping or self._refusing:
             return
         targets = self._cache.get((topic, qos, retained))
         if targets is None:
@@ -274,9 +299,16 @@ class MqttConnection(Connection):
         settled = None if entry is None else _when_all(entry, len(targets))
         try:
             for emit, meta in targets:
-                emit(payload, meta, settled)
+                emit(payload, meta, settled, expendable=not qos)
         except Stopping:
             return
+        except Busy:
+            if entry is not None and self._ledger is not None:
+                self._ledger.refused(entry)
+            self._refuse()
+            return
+        if entry is not None and self._ledger is not None and len(self._ledger) * 4 >= self.session.window * 3:
+            targets[0][0].press()
 
 
 def _when_all(entry: Entry, count: int) -> Any:

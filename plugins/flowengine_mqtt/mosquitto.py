@@ -78,7 +78,7 @@ class Mosquitto:
 
     async def start(self) -> None:
         """Start or adopt it; returns once the port answers. Raises BrokerError, OSError."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(0o700, parents=True, exist_ok=True)
         config = self._config()
         digest = hashlib.sha256(f"{self._program}\n{config}".encode()).hexdigest()
         if await self._adopt(digest):
@@ -123,7 +123,7 @@ class Mosquitto:
     def _spawn(self) -> None:
         if self._log_path.exists() and self._log_path.stat().st_size > _LOG_LIMIT:
             self._log_path.replace(self._log_path.with_suffix(".log.1"))
-        with self._log_path.open("ab") as output:
+        with open(self._log_path, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as output:
             self._child = subprocess.Popen(
                 [self._program, "-c", str(self._config_path)],
                 cwd=self._folder,
@@ -131,6 +131,7 @@ class Mosquitto:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                umask=0o077,  # what it keeps of messages is its owner's
             )
         self._pid = self._child.pid
 

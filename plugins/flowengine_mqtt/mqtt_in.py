@@ -21,9 +21,9 @@ class MqttIn(Source):
     what the pattern captures.
 
     Guarantees:
-        A QoS 1 message is acknowledged when it is settled: delivered, dropped by the flow, or kept as a dead letter. Until then
-        the broker has it, over a kill and a restart too. It may come more than once; ids made with `id_from` tell. QoS 0 has no
-        such promise. QoS 2 is refused.
+        A QoS 1 message is acknowledged when it is settled (delivered, dropped by the flow, or kept as a dead letter) or
+        stored in the outbox. Until then the broker has it, over a kill and a restart too. It may come more than once;
+        ids made with `id_from` tell. QoS 0 has no such promise. QoS 2 is refused.
 
     Example:
         - mqtt-in: {connection: gate, topic: "fungxi_{device}_upLink", qos: 1}

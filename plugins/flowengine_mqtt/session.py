@@ -147,6 +147,12 @@ class Session:
             raise Offline(_("not connected to the broker"))
         return self._publishing.qos1(topic, payload, retain)
 
+    def come_back(self, receive_maximum: int) -> None:
+        """Close the connection, with the session kept, and connect again with another window."""
+        self.receive_maximum = receive_maximum
+        if self._live is not None:
+            self._live.disconnect()
+
     async def disconnect(self, within: float = 2.0) -> None:
         """Send what is queued (flush the ledger before), then DISCONNECT; the session is kept.
 

@@ -30,7 +30,7 @@ class SessionState:
         self.client_id = f"{_plain(flow)}-{_plain(connection)}-{secrets.token_hex(4)}"
         self.broker = ""
         self.filters: dict[str, int | None] = {}
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(0o700, parents=True, exist_ok=True)
         if self.path.exists():
             self._read()
         else:

@@ -97,7 +97,6 @@ CASES = [
     mqtt("a record at QoS 0", report(record("1")), qos=0),
     mqtt("a record at QoS 2", report(record("1")), qos=2),
     mqtt("a heartbeat at QoS 0", b'{"cmd": "heartU"}', qos=0),
-    mqtt("the same record three times", report(record("1")), times=3),
     mqtt("a record with an image of 300 KB", report(record("1", liveImageBase64="/9j/4AAQ" * 38_400))),
     mqtt("a record with more fields", report(record("1", temperature=36.6, mask=False, extra={"a": [1]}))),
     mqtt(

@@ -95,6 +95,22 @@ async def test_the_flow_tries_again_what_a_backend_refused_the_script_does_not(t
         assert first.headers["Idempotency-Key"] == again.headers["Idempotency-Key"]
 
 
+@shows("D-23")
+async def test_the_flow_posts_a_record_once_that_comes_again_while_it_is_under_way(tmp_path: Path) -> None:
+    async with both(tmp_path) as (script, flow):
+        for side in (script, flow):
+            side.recorder.hold()
+            for _ in range(3):
+                await side.tap.publish(uplink(), report(record("1")))
+            await side.tap.publish(uplink(), b'{"cmd": "heartU"}')
+        await until(lambda: len(flow.heartbeat_replies()) == 1, "a reply, so the records before it are under way")
+        for side in (script, flow):
+            side.recorder.release()
+            assert await side.mark()
+        assert len(script.posts()) == 3
+        assert len(flow.posts()) == 1
+
+
 @shows("D-16")
 async def test_the_flow_answers_heartbeats_while_a_backend_hangs_the_script_only_after(tmp_path: Path) -> None:
     async with both(tmp_path) as (script, flow):

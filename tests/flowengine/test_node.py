@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import pytest
 
-from flowengine import Action, Connection, Context, Node, NodeOptions, Source, Step
+from flowengine import Action, Connection, Context, Node, NodeOptions, Outcome, Source, Step
 from flowengine.testing import message
 
 
@@ -20,6 +23,25 @@ class Counting(Step):
 
     def setup(self) -> None:
         self.seen = self.options.number
+
+
+class Nowhere:
+    """Takes every message, and nothing comes of it."""
+
+    def __call__(
+        self,
+        payload: Any,
+        meta: Mapping[str, Any],
+        settled: Callable[[Outcome], None] | None = None,
+        *,
+        store: bool = True,
+        expendable: bool = False,
+        size: int = 0,
+    ) -> Outcome:
+        return Outcome(settled)
+
+    def press(self) -> None:
+        """There is always room."""
 
 
 def test_a_part_has_default_options_a_place_and_a_log_before_setup() -> None:
@@ -54,7 +76,7 @@ async def test_a_class_that_forgot_its_work_says_which() -> None:
     with pytest.raises(TypeError, match=r"Action has no deliver\(\)"):
         Action().deliver(message())
     with pytest.raises(TypeError, match=r"Source has no run\(\)"):
-        await Source().run(lambda *_arguments: message().outcome)
+        await Source().run(Nowhere())
 
 
 def test_an_action_confirms_and_waits_for_its_turn_unless_it_says_otherwise() -> None:

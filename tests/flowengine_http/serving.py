@@ -34,6 +34,11 @@ def dead(outcome: Outcome) -> None:
     outcome.close_part()
 
 
+def stored(outcome: Outcome) -> None:
+    outcome.stored += 1
+    outcome.close_part()
+
+
 @dataclass
 class Arrival:
     payload: Any
@@ -54,13 +59,22 @@ class Chain:
         payload: Any,
         meta: Mapping[str, Any],
         settled: Callable[[Outcome], None] | None = None,
+        *,
+        store: bool = True,
+        expendable: bool = False,
+        size: int = 0,
     ) -> Outcome:
+        assert not expendable  # whoever asks by HTTP expects an answer
         outcome = Outcome(settled)
+        outcome.storable = store
         self.arrivals.append(Arrival(payload, meta, outcome))
         self._came.set()
         if self.end is not None:
             self.end(outcome)
         return outcome
+
+    def press(self) -> None:
+        """There is always room."""
 
     async def arrival(self) -> Arrival:
         """The first message, as soon as it is there."""

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from flowengine import Outcome, Reply, Stopping
+from flowengine import Busy, Outcome, Reply, Stopping
 from flowengine.testing import FlowError, make
 from flowengine_http import HttpIn, HttpListener
-from tests.flowengine_http.serving import Chain, ask, connect, dead, delivered, dropped, serving, url
+from tests.flowengine_http.serving import Chain, ask, connect, dead, delivered, dropped, serving, stored, url
 
 
 def _made(options: str, listener: HttpListener | None = None) -> HttpIn:
@@ -160,6 +160,14 @@ async def test_the_flow_says_what_the_answer_is(options: str, status: int, kind:
     assert kind is None or answer.headers["Content-Type"] == kind
 
 
+async def test_only_what_nobody_waits_for_may_be_stored() -> None:
+    chain = Chain(stored)
+    async with serving(("path: /a, reply: {when: stored}", chain), ("path: /b", settled := Chain())) as listener:
+        assert (await ask(url(listener, "/a"), json=1)).status == 202
+        assert (await ask(url(listener, "/b"), json=1)).status == 200
+    assert [arrival.outcome.storable for arrival in (*chain.arrivals, *settled.arrivals)] == [True, False]
+
+
 async def test_what_http_reply_said_is_answered_in_place_of_reply() -> None:
     def said(outcome: Outcome) -> None:
         outcome.reply = Reply(409, {"said": "no"}, {"X-Why": "because", "Content-Type": "application/problem+json"})
@@ -196,13 +204,21 @@ class _Refusing(Chain):
         self.error = error
 
     def __call__(
-        self, payload: Any, meta: Mapping[str, Any], settled: Callable[[Outcome], None] | None = None
+        self,
+        payload: Any,
+        meta: Mapping[str, Any],
+        settled: Callable[[Outcome], None] | None = None,
+        *,
+        store: bool = True,
+        expendable: bool = False,
+        size: int = 0,
     ) -> Outcome:
         raise self.error
 
 
-async def test_a_flow_that_stops_answers_503_with_retry_after() -> None:
-    async with serving(("", _Refusing(Stopping()))) as listener:
+@pytest.mark.parametrize("refusal", [Stopping(), Busy()])
+async def test_a_flow_that_stops_or_has_no_room_answers_503_with_retry_after(refusal: Exception) -> None:
+    async with serving(("", _Refusing(refusal))) as listener:
         answer = await ask(url(listener), json=1)
     assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
 

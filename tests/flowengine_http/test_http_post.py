@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,6 +21,7 @@ from flowengine.testing import FlowError, deliver, make, message
 from flowengine_http import HttpPost
 from flowengine_http.client import BODY_LIMIT
 from flowengine_http.http_post import idempotency_key, retry_after
+from tests.flowengine.flowfile.folder import HEAD, said, short
 
 Answering = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -446,3 +448,43 @@ def test_options_that_cannot_be_are_errors(options: str, says: str) -> None:
 def test_nodes_at_rest_hold_no_connection() -> None:
     """Made for `check`: nothing is opened before `open`, and `close` alone does no harm."""
     asyncio.run(make(HttpPost, "http://127.0.0.1:1").close())
+
+
+_JUDGING = "success_when: result.body.code == 0, reject_when: result.body.code == 400"
+
+
+async def test_a_200_whose_body_meets_success_when_is_delivered() -> None:
+    result = await post(Backend(web.json_response({"code": "0"})), options=_JUDGING)
+    assert (result.status, result.body) == (200, {"code": "0"})
+
+
+@pytest.mark.parametrize("answer", [web.json_response({"code": 500}), web.Response(text="code: 0")])
+async def test_a_200_that_does_not_meet_success_when_is_tried_again(answer: web.Response) -> None:
+    failure = await fails(Backend(answer), _JUDGING)
+    assert isinstance(failure, Retry)
+    assert "'success_when'" in failure.reason
+    assert failure.status == 200
+
+
+@pytest.mark.parametrize("status", [200, 409, 500])
+async def test_an_answer_that_meets_reject_when_is_rejected_whatever_its_status(status: int) -> None:
+    failure = await fails(Backend(web.json_response({"code": 400}, status=status)), _JUDGING)
+    assert isinstance(failure, Reject)
+    assert '{"code": 400}' in failure.reason
+
+
+async def test_success_when_does_not_make_an_error_a_success() -> None:
+    assert isinstance(await fails(Backend(503), "success_when: result.status == 503"), Retry)
+
+
+@pytest.mark.parametrize("option", ["success_when", "reject_when"])
+def test_a_verdict_knows_its_own_answer_though_no_action_stands_before(option: str, tmp_path: Path) -> None:
+    node = f"    - http-post: {{url: 'http://backend/', {option}: result.body.code == 0 and devise == 1}}\n"
+    (problem,) = said(tmp_path, HEAD + node)
+    assert "unknown reference 'devise', did you mean 'device'?" in short(tmp_path, problem)
+
+
+def test_the_other_options_know_no_answer(tmp_path: Path) -> None:
+    node = "    - http-post: {url: 'http://backend/{result.status}', success_when: result.status == 200}\n"
+    (problem,) = said(tmp_path, HEAD + node)
+    assert "'result.status' is unknown here" in short(tmp_path, problem)

@@ -69,16 +69,16 @@ async def killed_again_and_again(gate: FaceGate, engine: Engine, port: int) -> N
     print(f"random moments of seed {seed}")
 
     async def trouble() -> None:
-        for ready, seconds in (
-            (True, 0.0),
-            (False, chance.uniform(0, 0.6)),
-            (True, 0.0),
-            (True, chance.uniform(0, 0.5)),
-        ):
-            await asyncio.sleep(chance.uniform(0, 0.1))
+        for before_ready, at_once in ((True, 0.0), (False, 0.0), (True, chance.uniform(0, 0.6)), (False, 0.0)):
             await engine.kill()
-            await (engine.start() if ready else engine.launch())
-            await asyncio.sleep(seconds)
+            if before_ready:  # two ends in a row: what was in flight at three would be taken for poison
+                await engine.launch()
+                await asyncio.sleep(at_once)
+                await engine.kill()
+            await engine.start()
+            arrived = sum(map(len, gate.arrived.values()))
+            await until(lambda: sum(map(len, gate.arrived.values())) > arrived + 30, "records after a kill")  # noqa: B023
+            await asyncio.sleep(chance.uniform(0, 0.1))
         await engine.kill()
         await engine.start()
 

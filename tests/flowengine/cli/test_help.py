@@ -11,7 +11,7 @@ from tests.flowengine.cli.commands import flowengine
 
 CHOICES = re.compile(r" +--[a-z-]+ \[[a-z|]+\]")
 """An option and its values, alone on a line: nothing there is a word of a language."""
-COMMANDS = ("run", "check", "nodes", "plugins", "schema", "new", "simulate")
+COMMANDS = ("run", "check", "nodes", "plugins", "schema", "new", "simulate", "dead", "outbox")
 
 
 def test_help_lists_every_command(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ async def flow_of(chains: str, state: Path | None = None) -> AsyncIterator[Runni
 
 def letters(state: Path) -> list[tuple[str, str]]:
     """Node and reason of the dead letters of a state folder."""
-    with sqlite3.connect(state / "dead-letters.db") as database:
+    with sqlite3.connect(state / "flowengine.db") as database:
         found = database.execute("SELECT node, reason FROM dead ORDER BY number").fetchall()
     database.close()
     return found

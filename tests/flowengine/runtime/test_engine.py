@@ -336,11 +336,11 @@ async def test_one_failing_flow_does_not_disturb_another(tmp_path: Path) -> None
     await engine.stop()
 
 
-async def test_dead_letters_that_cannot_be_opened_are_a_start_error(tmp_path: Path) -> None:
+async def test_a_store_that_cannot_be_opened_is_a_start_error(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    (state / "dead-letters.db").mkdir(parents=True)
+    (state / "flowengine.db").mkdir(parents=True)
     engine = engine_of(tmp_path / "flows", flow("a"), state=state)
-    with pytest.raises(StartError, match="dead-letters"):
+    with pytest.raises(StartError, match=r"flowengine\.db"):
         await engine.start()
     await engine.stop()
 

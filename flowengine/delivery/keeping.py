@@ -1,0 +1,334 @@
+"""When a message is stored, and how it comes back: the storing rule of one action.
+
+A message goes to the disk when its delivery has not succeeded `store_after` from its first attempt, when it has waited
+2 s for one, when an attempt failed, when the breaker is open, when its lane has rows already, or when the engine asks
+for room. It is stored together with all that stand before it in its lane, and with the other parts of its arrival that
+are not settled, in one transaction. From then on its sender may be told yes, and the memory is let go: a lane on the
+disk is read again, a few rows at a time, when its turn comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import replace
+
+from flowengine.delivery.lane import Lane, Parcel
+from flowengine.delivery.outbox import SHOWN, Outbox, Row, Waiting, clean, packed, packed_names, unpacked
+from flowengine.delivery.poison import mark_of_row
+from flowengine.errors import FAULTS
+from flowengine.i18n import N_, _
+from flowengine.message import Failure, Message, Outcome, Result
+
+if TYPE_CHECKING:
+    from flowengine.delivery.lanes import Lanes
+
+TICK = 0.02
+WAITED = 2.0
+_SCAN_EVERY = 5
+_ROWS = 16
+_READ_AGAIN = 1.0
+_ZERO = time.time() - time.monotonic()
+"""What the wall clock showed at zero of the monotonic one when the process began. Ages are reckoned by it: a wall clock
+that is set while messages wait makes none of them older or younger."""
+_SAME = 1.0
+
+
+class Frames:
+    """How a message's way back out of `run` chains is written into a row, and read again. The runtime knows; see
+    `runtime.flow`."""
+
+    def write(self, msg: Message) -> list[str]:
+        """The durable identities of the nodes that wait for the message to come back."""
+        return []
+
+    def read(self, names: list[str]) -> tuple[tuple[Any, int], ...]:
+        """The places again; those that are no more are left out."""
+        return ()
+
+
+class Keeper:
+    """Keeps the messages of one action."""
+
+    def __init__(self, lanes: Lanes, outbox: Outbox, frames: Frames) -> None:
+        self.lanes = lanes
+        self.outbox = outbox
+        self.frames = frames
+        self.action = lanes.action
+        self.identity = lanes.action.context.identity
+        self.store_after = lanes.settings.store_after.seconds
+        self._timer: asyncio.TimerHandle | None = None
+        self._ticks = itertools.count(1)
+
+    def take_over(self, waiting: Iterable[Waiting]) -> int:
+        """Take the lanes that runs before have left; how many rows."""
+        rows = 0
+        for found in waiting:
+            lane = Lane(self.lanes, found.lane, True)
+            lane.on_disk = True
+            lane.rows = found.rows
+            lane.served = found.first_seq - 1
+            rows += found.rows
+            self.lanes.adopt(lane)
+        return rows
+
+    def watch(self) -> None:
+        """Something is in memory: look after it every 20 ms."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        now = time.monotonic()
+        limit = now - self.store_after
+        due = [lane for lane in self.lanes.flying if lane.storable and not lane.on_disk and 0.0 < lane.first <= limit]
+        if next(self._ticks) % _SCAN_EVERY == 0:
+            limit = now - WAITED
+            due += [lane for lane in self.in_memory() if lane.parcels[0].arrived <= limit]
+        if due:
+            self.put(together(due))
+        if self.lanes.lanes:
+            self.watch()
+
+    def in_memory(self) -> list[Lane]:
+        """The lanes of which nothing is on the disk."""
+        return [lane for lane in self.lanes.lanes.values() if lane.storable and not lane.on_disk and lane.parcels]
+
+    def put_all(self) -> None:
+        """Store everything that is in memory only."""
+        lanes = self.in_memory()
+        if lanes:
+            self.put(together(lanes))
+
+    def put(self, parcels: list[Parcel]) -> None:
+        """Store these in one transaction, which also removes the rows of the journeys that this ends."""
+        rows = []
+        for parcel in parcels:
+            parcel.seq = self.outbox.number()
+            lane = parcel.lane
+            if not lane.on_disk:
+                lane.on_disk = True
+                lane.served = parcel.seq - 1  # a row of before, whose message went on to another action, is not its own
+            rows.append(lane.owner.keeper._row(parcel))  # type: ignore[union-attr]
+        self.outbox.put(rows, parcels, lambda new: _stored(parcels, new), _journeys_ended(parcels))
+
+    def put_behind(self, parcel: Parcel) -> None:
+        """Store a newcomer behind its lane's rows."""
+        parcel.newcomer = True
+        parcel.lane.coming += 1
+        self.put([parcel])
+
+    def failed(self, lane: Lane, reason: str) -> None:
+        """The head failed and will be tried later: store the lane, or note it on the row and let the memory go."""
+        if not lane.on_disk:
+            self.put(together([lane]))
+            return
+        head = lane.parcels[0]
+        if head.stored:
+            first = time.time() - (time.monotonic() - lane.first)
+            self.outbox.attempted(head.seq, first, lane.attempts, reason)
+            let_go(lane, list(lane.parcels))
+
+    async def load(self, lane: Lane) -> None:
+        """Take the next rows of a lane into memory."""
+        expected = lane.rows
+        try:
+            rows = await self.outbox.rows(self.identity, clean(str(lane.key)), lane.served, _ROWS)
+        except sqlite3.Error as error:
+            self.action.log.error(N_("the outbox cannot be read; trying again"), reason=str(error))
+            await asyncio.sleep(_READ_AGAIN)
+            return
+        if not rows:
+            lane.rows -= expected  # a person has moved or dropped them
+            return
+        for row in rows:
+            lane.rows -= 1
+            lane.served = row.seq
+            unfit = _unfit(row)
+            if unfit:
+                self._bury(row, unfit)
+                if not lane.parcels:  # it was the head that was tried
+                    lane.attempts, lane.first, lane.error = 0, 0.0, ""
+                continue
+            if not lane.parcels and not lane.attempts:
+                self._age(lane, row)
+            parcel = Parcel(lane, self._message(row), time.monotonic())
+            parcel.seq = row.seq
+            parcel.stored = True
+            lane.parcels.append(parcel)
+
+    def _bury(self, row: Row, reason: str) -> None:
+        """What is not the message any more is never sent."""
+        msg = Message(row.payload, {}, row.id, row.arrived, journey(self.outbox, row.seq), row.part)
+        self.lanes.bury(msg, Failure(self.identity, reason))
+
+    def _age(self, lane: Lane, head: Row) -> None:
+        lane.attempts = head.attempts
+        lane.error = head.error or ""
+        if head.first is not None:
+            lane.first = _moment(head.first)
+
+    def _row(self, parcel: Parcel) -> Row:
+        msg, lane = parcel.msg, parcel.lane
+        payload, kind = packed(msg.payload)
+        body, body_kind = None, None
+        try:
+            prepared = msg.body if msg.body is not None else self.action.prepare(msg)
+            if prepared is not None:
+                body, body_kind = packed(prepared)
+        except FAULTS:
+            body = None  # what is wrong with it, its attempt will say
+        since = _ZERO + msg.outcome.arrived
+        clock_was_set = abs(since - msg.time) > _SAME
+        more = {
+            "since": since if clock_was_set else None,
+            "result": msg.result,
+            "error": msg.error,
+            "acted": msg.acted,
+            "frames": self.frames.write(msg),
+        }
+        extra = packed_names({k: v for k, v in more.items() if v}) if any(more.values()) else None
+        meta = packed_names(dict(msg.meta))
+        head = lane.parcels[0] if lane.parcels else None
+        tried = parcel is head and lane.first > 0
+        first = time.time() - (time.monotonic() - lane.first) if tried else None
+        return Row(
+            parcel.seq, self.identity, clean(str(lane.key)), clean(msg.id), msg.part, msg.time, first,
+            lane.attempts if tried else 0, clean(lane.error) or None, payload, kind, body, body_kind, meta, extra,
+        )  # fmt: skip
+
+    def _message(self, row: Row) -> Message:
+        """The message that a row holds, on a journey of its own that ends with the row's removal."""
+        outcome = journey(self.outbox, row.seq)
+        outcome.mark = mark_of_row(row.action, row.id, row.part)
+        more = msgspec.json.decode(row.more) if row.more else {}
+        of_this_run = row.seq >= self.outbox.first
+        outcome.arrived = _moment(more.get("since", row.arrived) if of_this_run else row.arrived)
+        body = unpacked(row.body, row.body_kind or 0) if row.body is not None else None
+        return Message(
+            unpacked(row.payload, row.kind),
+            msgspec.json.decode(row.meta),
+            row.id,
+            row.arrived,
+            outcome,
+            row.part,
+            result=msgspec.convert(more["result"], Result) if more.get("result") else None,
+            error=msgspec.convert(more["error"], Failure) if more.get("error") else None,
+            acted=bool(more.get("acted")),
+            frames=self.frames.read(more.get("frames", [])),
+            body=body,
+        )
+
+
+def _unfit(row: Row) -> str:
+    """Why a row is not the message any more, or nothing."""
+    if row.checksum != row.sum():
+        return _("its row in the outbox is damaged: the checksum does not fit")
+    if (row.kind if row.body is None else row.body_kind) == SHOWN:
+        return _("its payload could not be stored: it can be written neither as it is nor as JSON")
+    return ""
+
+
+def _moment(wall: float) -> float:
+    """When that was, in seconds of `time.monotonic()`; no age is negative."""
+    return min(wall - _ZERO, time.monotonic())
+
+
+def journey(outbox: Outbox, seq: int) -> Outcome:
+    """The outcome of a stored message: when all that comes of it is settled or stored, its row goes."""
+    outcome = Outcome(lambda _outcome: outbox.remove(seq))
+    outcome.row = seq
+    return outcome
+
+
+def together(lanes: Iterable[Lane]) -> list[Parcel]:
+    """What must be stored in one transaction so that these lanes are: all of each lane, in order, and the lanes of the
+    other parts of every arrival among them, where those may be stored."""
+    todo = list(dict.fromkeys(lanes))
+    seen = set(todo)
+    found: list[Parcel] = []
+    for lane in todo:
+        for parcel in lane.parcels:
+            if parcel.seq:
+                continue
+            found.append(parcel)
+            for other in parcel.msg.outcome.parcels or ():
+                if other.lane.storable and not other.ended and not other.seq and other.lane not in seen:
+                    seen.add(other.lane)
+                    todo.append(other.lane)
+    return found
+
+
+def _journeys_ended(parcels: list[Parcel]) -> list[int]:
+    """The rows whose journeys end when these parcels are stored."""
+    counts: dict[Outcome, int] = {}
+    for parcel in parcels:
+        if parcel.msg.outcome.row:
+            counts[parcel.msg.outcome] = counts.get(parcel.msg.outcome, 0) + 1
+    return [outcome.row for outcome, count in counts.items() if outcome.open == count]
+
+
+def _stored(parcels: list[Parcel], new: list[bool]) -> None:
+    """The transaction is on the disk: tell the senders, and let the memory go."""
+    lanes: dict[Lane, list[Parcel]] = {}
+    for parcel, fresh in zip(parcels, new, strict=True):
+        lane = parcel.lane
+        resident = not parcel.newcomer
+        lane.coming -= parcel.newcomer
+        if parcel.ended:
+            continue
+        lanes.setdefault(lane, [])
+        if not fresh:
+            _leaves(parcel, resident, "duplicate")
+            continue
+        if parcel.msg.outcome.withdrawn:  # while it waited for the disk its sender was told no
+            lane.owner.keeper.outbox.remove(parcel.seq)  # type: ignore[union-attr]
+            _leaves(parcel, resident, "withdrawn")
+            continue
+        parcel.stored = True
+        msg = parcel.msg
+        if lane.flying and resident and lane.parcels[0] is parcel:
+            parcel.msg = replace(msg, outcome=journey(lane.owner.keeper.outbox, parcel.seq))  # type: ignore[union-attr]
+        elif resident:
+            lanes[lane].append(parcel)
+        else:
+            lane.rows += 1
+            lane.owner.forget(parcel)
+        msg.outcome.stored += 1
+        lane.owner.settle_part(msg)
+    for lane, resident_ones in lanes.items():
+        let_go(lane, resident_ones)
+        lane.owner.rouse(lane)
+
+
+def let_go(lane: Lane, parcels: list[Parcel]) -> None:
+    """Take stored parcels out of the memory; they are read again when their turn comes."""
+    if not parcels:
+        return
+    lane.served = parcels[0].seq - 1
+    lane.rows += len(parcels)
+    for parcel in parcels:
+        lane.owner.forget(parcel)
+    gone = set(parcels)
+    lane.parcels = deque(parcel for parcel in lane.parcels if parcel not in gone)
+
+
+def _leaves(parcel: Parcel, resident: bool, reason: str) -> None:
+    """It is not to be stored after all: a row of the same id was there already, or nobody waits for it any more. It
+    ends here, unless it is in flight and ends by itself."""
+    lane = parcel.lane
+    if resident and lane.flying and lane.parcels[0] is parcel:
+        parcel.seq = 0
+        return
+    if resident:
+        lane.parcels.remove(parcel)
+    parcel.ended = True
+    lane.owner.forget(parcel)
+    lane.owner.dropped(parcel.msg, reason)
