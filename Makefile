@@ -17,7 +17,7 @@ EDITOR := tests/editor/node_modules/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test lint types layers pytest faults mosquitto schema docs messages wheel lock clean
+.PHONY: help run demo test lint types layers pytest faults mosquitto fault_tools schema docs messages wheel lock clean
 
 help: ## List the targets  列出所有目标
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -40,14 +40,14 @@ types: $(DEVELOPMENT) ## Check types  检查类型
 layers: $(DEVELOPMENT) ## Check who imports whom  检查模块分层
 	@$(BIN)/lint-imports --no-logo
 
-pytest: $(DEVELOPMENT) $(EDITOR) mosquitto ## Run the tests (PYTEST_ARGS="-k topic")  运行测试
+pytest: $(DEVELOPMENT) $(EDITOR) mosquitto fault_tools ## Run the tests (PYTEST_ARGS="-k topic")  运行测试
 	@$(BIN)/pytest $(PYTEST_ARGS)
 
-faults: $(DEVELOPMENT) mosquitto ## The fault suite with many rounds (FAULT_ROUNDS=50)  故障测试完整版
+faults: $(DEVELOPMENT) mosquitto fault_tools ## The fault suite with many rounds (FAULT_ROUNDS=50)  故障测试完整版
 	@FAULT_ROUNDS=$(FAULT_ROUNDS) $(BIN)/pytest $(PYTEST_ARGS) tests/faults
 
-mosquitto:
-	@tools/setup mosquitto
+mosquitto fault_tools:
+	@tools/setup $@
 
 schema: $(RUNTIME) ## Write schemas/flow.schema.json anew  重新生成 schemas/flow.schema.json
 	@$(BIN)/flowengine schema >schemas/flow.schema.json.new

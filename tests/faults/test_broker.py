@@ -139,17 +139,20 @@ async def test_a_refused_subscription_is_said_is_not_ready_and_is_asked_for_agai
         peer.publish("rig/d1/up", json.dumps({"device": "d1", "number": 1}).encode(), mid=1, version=5)
         await peer.until_closed()
 
-    async with ScriptedBroker(script) as broker, Backend() as backend:
-        async with scripted_engine(tmp_path, broker, backend) as engine:
-            refused = await engine.until("the broker refused a subscription; nothing will come in on it")
-            assert refused["level"] == "error"
-            assert refused["filter"] == FILTER
-            late = await engine.until("not ready yet")
-            assert late["waiting_for"]
-            assert not engine.named("ready")
-            mended.set()
-            await until(lambda: bool(engine.named("ready")), "the event 'ready'", full(20.0, 90.0))
-            await until(lambda: backend.times[Record("d1", 1)] == 1, "the record")
+    async with (
+        ScriptedBroker(script) as broker,
+        Backend() as backend,
+        scripted_engine(tmp_path, broker, backend) as engine,
+    ):
+        refused = await engine.until("the broker refused a subscription; nothing will come in on it")
+        assert refused["level"] == "error"
+        assert refused["filter"] == FILTER
+        late = await engine.until("not ready yet")
+        assert late["waiting_for"]
+        assert not engine.named("ready")
+        mended.set()
+        await until(lambda: bool(engine.named("ready")), "the event 'ready'", full(20.0, 90.0))
+        await until(lambda: backend.times[Record("d1", 1)] == 1, "the record")
 
 
 def scripted_engine(folder: Path, broker: ScriptedBroker, backend: Backend, text: str = "") -> Any:

@@ -93,7 +93,9 @@ async def test_a_flood_of_qos_0_takes_bounded_memory_is_counted_and_costs_no_rec
                 await rig.engine.until_books(lambda books: books.pending < 100, "the rest of the flood delivered")
             await assert_nothing_lost(rig)
             books = rig.engine.named("books")[-1]
-            assert books["dropped"] == books["reasons"]["no room in memory"]
+            # A record whose PUBACK was under way when the connection was closed for want of room comes again,
+            # and joins its first copy.
+            assert books["dropped"] == books["reasons"]["no room in memory"] + books["reasons"].get("duplicate", 0)
 
 
 def memory(rig: Rig) -> int:
@@ -106,7 +108,7 @@ def memory(rig: Rig) -> int:
 async def until_dropped(rig: Rig) -> None:
     """Return when the engine has counted messages that it had no room for."""
     await rig.engine.until_books(lambda books: books.dropped > 0, "dropped messages")
-    assert rig.engine.named("books")[-1]["reasons"].keys() == {"no room in memory"}
+    assert rig.engine.named("books")[-1]["reasons"]["no room in memory"]
 
 
 async def test_all_devices_at_once_after_an_outage_lose_no_record(tmp_path: Path) -> None:
@@ -131,7 +133,7 @@ class Beats:
 
 @asynccontextmanager
 async def beating(rig: Rig) -> AsyncIterator[Beats]:
-    """Each device in turn sends a heartbeat, and the next goes out when that is answered; one without an answer fails the test."""
+    """Each device in turn sends a heartbeat, and the next when that is answered; one without an answer fails the test."""
     beats = Beats()
     async with Wiretap(rig.broker.host, rig.broker.port, ["rig/+/back"]) as tap:
 
@@ -158,7 +160,8 @@ async def test_stored_records_drain_while_live_traffic_goes_on_and_heartbeats_ar
     count = full(3_000, 100_000)
     async with Rig(tmp_path, devices=50, flows={"rig": flow(extra=BEATS)}) as rig:
         rig.backend.behave = answers(503)
-        await rig.publisher.burst(count // 50)
+        for _ in range(10):  # MQTT has packet ids for 65,535 at once
+            await rig.publisher.burst(count // 500)
         await until(lambda: rig.stored == count, "all rows in the outbox", 300)
         async with beating(rig) as beats, rig.load(warm=0):
             rig.backend.behave = healthy

@@ -52,6 +52,22 @@ def test_pubacks_go_out_in_the_order_of_arrival_whatever_the_order_of_settling()
     assert wire.sent == [(1, [1, 2, 3])]
 
 
+def test_a_message_for_which_there_was_no_room_is_handed_on_when_it_comes_again() -> None:
+    wire = Wire()
+    wire.ledger.connected(1, session_present=False)
+    first, refused = wire.receive(1), wire.receive(2)
+    assert first is not None and refused is not None
+    wire.ledger.refused(refused)
+    wire.ledger.connected(2, session_present=True)
+    assert wire.receive(1, generation=2, dup=True) is None
+    again = wire.receive(2, generation=2, dup=True)
+    assert again is not None
+    first.settle()
+    again.settle()
+    wire.turn()
+    assert wire.sent == [(2, [1, 2])]
+
+
 def test_many_settled_in_one_turn_are_flushed_once() -> None:
     wire = connected()
     entries = [wire.take(mid) for mid in range(1, 101)]
