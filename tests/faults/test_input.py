@@ -93,8 +93,7 @@ async def test_a_flood_of_qos_0_takes_bounded_memory_is_counted_and_costs_no_rec
                 await rig.engine.until_books(lambda books: books.pending < 100, "the rest of the flood delivered")
             await assert_nothing_lost(rig)
             books = rig.engine.named("books")[-1]
-            # A record whose PUBACK was under way when the connection was closed for want of room comes again,
-            # and joins its first copy.
+            # A record whose PUBACK was under way when the connection was closed for want of room comes again: a duplicate.
             assert books["dropped"] == books["reasons"]["no room in memory"] + books["reasons"].get("duplicate", 0)
 
 
