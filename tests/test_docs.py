@@ -201,3 +201,15 @@ def texts_in_the_code() -> list[str]:
     trees = [ast.parse(file.read_text(encoding="utf-8")) for folder in folders for file in folder.rglob("*.py")]
     constants = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     return [value for value in constants if isinstance(value, str)]
+
+
+@pytest.mark.parametrize("page", [DOCS / "guarantees.md", CHINESE / "guarantees.md"], ids=name_of)
+def test_every_fault_of_the_suite_has_one_row_in_the_table_and_every_row_its_test(page: Path) -> None:
+    suite = {
+        node.name
+        for file in (ROOT / "tests" / "faults").glob("test_*.py")
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+    }
+    rows = re.findall(r"^\|.*`(test_\w+)` \|$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(rows) == sorted(suite)

@@ -160,7 +160,7 @@ def replay(chosen: Chosen, everything: bool, state: Path, as_json: bool) -> None
         click.echo(msgspec.json.encode(total).decode())
     else:
         _say_replayed(total)
-    if total.no_node:
+    if total.no_node or total.unfit:
         raise SystemExit(1)
 
 
@@ -233,7 +233,7 @@ def _line(letter: dict[str, Any]) -> str:
 
 
 def _add(total: Replayed, some: Replayed) -> None:
-    for name in ("delivered", "stored", "dropped", "dead", "marked", "under_way", "no_node"):
+    for name in ("delivered", "stored", "dropped", "dead", "marked", "under_way", "no_node", "unfit"):
         setattr(total, name, getattr(total, name) + getattr(some, name))
 
 
@@ -246,6 +246,7 @@ def _say_replayed(total: Replayed) -> None:
         (total.marked, _("{n} are marked: no engine runs here, its next start replays them")),
         (total.under_way, _("{n} are under way still, and stay until they have ended")),
         (len(total.no_node), _("{n} stay: their node or their flow is no more, or does not run")),
+        (len(total.unfit), _("{n} stay: what is left of them is not what came, and is never sent")),
     )
     for n, text in texts:
         if n:

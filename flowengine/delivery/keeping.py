@@ -21,7 +21,7 @@ import msgspec
 from msgspec.structs import replace
 
 from flowengine.delivery.lane import Lane, Parcel
-from flowengine.delivery.outbox import SHOWN, Outbox, Row, Waiting, clean, packed, packed_names, unpacked
+from flowengine.delivery.outbox import SHOWN, Outbox, Remains, Row, Waiting, clean, packed, packed_names, unpacked
 from flowengine.delivery.poison import mark_of_row
 from flowengine.errors import FAULTS
 from flowengine.i18n import N_, _
@@ -64,6 +64,9 @@ class Keeper:
         self.action = lanes.action
         self.identity = lanes.action.context.identity
         self.store_after = lanes.settings.store_after.seconds
+        self.ahead: dict[Any, list[Outcome]] = {}
+        """Lane by lane: arrivals that have passed this action and are neither settled nor stored at the next."""
+        self._late = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._ticks = itertools.count(1)
 
@@ -85,17 +88,34 @@ class Keeper:
             self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
 
     def _tick(self) -> None:
+        assert self._timer is not None
+        late = max(0.0, asyncio.get_running_loop().time() - self._timer.when())
         self._timer = None
         now = time.monotonic()
-        limit = now - self.store_after
-        due = [lane for lane in self.lanes.flying if lane.storable and not lane.on_disk and 0.0 < lane.first <= limit]
+        # While the loop itself was held up, answers may have come that it has not read: that is not the far end's delay.
+        limit = now - self.store_after - late - self._late
+        self._late = late
+        due = [
+            lane for lane in self.lanes.turns.flying if lane.storable and not lane.on_disk and 0.0 < lane.first <= limit
+        ]
         if next(self._ticks) % _SCAN_EVERY == 0:
             limit = now - WAITED
             due += [lane for lane in self.in_memory() if lane.parcels[0].arrived <= limit]
+            self._forget_settled()
         if due:
             self.put(together(due))
-        if self.lanes.lanes:
+        if self.lanes.lanes or self.ahead:
             self.watch()
+
+    def passes(self, lane: Lane, outcome: Outcome) -> None:
+        """An arrival goes on to another action: what its lane stores from now on is stored together with it, or after. Else,
+        after a kill, what came later would be at that action first."""
+        self.ahead.setdefault(lane.key, []).append(outcome)
+        self.watch()
+
+    def _forget_settled(self) -> None:
+        left = ((key, [outcome for outcome in outcomes if outcome.open]) for key, outcomes in self.ahead.items())
+        self.ahead = {key: outcomes for key, outcomes in left if outcomes}
 
     def in_memory(self) -> list[Lane]:
         """The lanes of which nothing is on the disk."""
@@ -123,7 +143,7 @@ class Keeper:
         """Store a newcomer behind its lane's rows."""
         parcel.newcomer = True
         parcel.lane.coming += 1
-        self.put([parcel])
+        self.put([*together(_unstored(_ahead(parcel.lane))), parcel])
 
     def failed(self, lane: Lane, reason: str) -> None:
         """The head failed and will be tried later: store the lane, or note it on the row and let the memory go."""
@@ -165,8 +185,8 @@ class Keeper:
             lane.parcels.append(parcel)
 
     def _bury(self, row: Row, reason: str) -> None:
-        """What is not the message any more is never sent."""
-        msg = Message(row.payload, {}, row.id, row.arrived, journey(self.outbox, row.seq), row.part)
+        """What is not the message any more is never sent, also not by a replay."""
+        msg = Message(Remains(row.payload), _meta(row), row.id, row.arrived, journey(self.outbox, row.seq), row.part)
         self.lanes.bury(msg, Failure(self.identity, reason))
 
     def _age(self, lane: Lane, head: Row) -> None:
@@ -236,6 +256,14 @@ def _unfit(row: Row) -> str:
     return ""
 
 
+def _meta(row: Row) -> dict[str, Any]:
+    """What is known of a message whose row may be damaged."""
+    try:
+        return msgspec.json.decode(row.meta, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {}
+
+
 def _moment(wall: float) -> float:
     """When that was, in seconds of `time.monotonic()`; no age is negative."""
     return min(wall - _ZERO, time.monotonic())
@@ -249,21 +277,30 @@ def journey(outbox: Outbox, seq: int) -> Outcome:
 
 
 def together(lanes: Iterable[Lane]) -> list[Parcel]:
-    """What must be stored in one transaction so that these lanes are: all of each lane, in order, and the lanes of the
-    other parts of every arrival among them, where those may be stored."""
+    """What must be stored in one transaction so that these lanes are: all of each lane, in order, and the lanes where lies,
+    not yet stored, what has passed it before, or another part of an arrival among them."""
     todo = list(dict.fromkeys(lanes))
     seen = set(todo)
     found: list[Parcel] = []
     for lane in todo:
-        for parcel in lane.parcels:
-            if parcel.seq:
-                continue
-            found.append(parcel)
-            for other in parcel.msg.outcome.parcels or ():
-                if other.lane.storable and not other.ended and not other.seq and other.lane not in seen:
-                    seen.add(other.lane)
-                    todo.append(other.lane)
+        parcels = [parcel for parcel in lane.parcels if not parcel.seq]
+        found += parcels
+        outcomes = [parcel.msg.outcome for parcel in parcels] + _ahead(lane)
+        others = [other for other in _unstored(outcomes) if other not in seen]
+        seen.update(others)
+        todo += dict.fromkeys(others)
     return found
+
+
+def _ahead(lane: Lane) -> list[Outcome]:
+    keeper = lane.owner.keeper
+    return [] if keeper is None else keeper.ahead.get(lane.key, [])
+
+
+def _unstored(outcomes: Iterable[Outcome]) -> list[Lane]:
+    """The lanes where parts of these arrivals lie that may be stored and are not."""
+    parcels = (parcel for outcome in outcomes for parcel in outcome.parcels or ())
+    return [parcel.lane for parcel in parcels if parcel.lane.storable and not parcel.ended and not parcel.seq]
 
 
 def _journeys_ended(parcels: list[Parcel]) -> list[int]:

@@ -1,16 +1,20 @@
-"""One lane, and a message in it."""
+"""One lane, a message in it, and which lane a message stands in."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from flowengine.message import Message
 from flowengine.node import Answer
+from flowengine.template import Template, as_text
 
 if TYPE_CHECKING:  # a lane knows whose it is
     from flowengine.delivery.lanes import Lanes
+
+
+NO_ORDER = "none"
 
 
 class Parcel:
@@ -67,3 +71,21 @@ class Lane:
 
     def __len__(self) -> int:
         return len(self.parcels) + self.coming + self.rows
+
+
+def key_of(order_by: Template | None) -> Callable[[Message], Any]:
+    """What tells a message's lane: by default its device, else its topic; what has neither has a lane of its own."""
+    if order_by is None:
+        return _by_device
+    return _own_lane if order_by.text == NO_ORDER else order_by.render
+
+
+def _by_device(msg: Message) -> Any:
+    key = msg.meta.get("device") or msg.meta.get("topic")
+    if type(key) is str:
+        return key
+    return _own_lane(msg) if key is None else as_text(key)
+
+
+def _own_lane(msg: Message) -> str:
+    return f"#{msg.id}/{msg.part}"

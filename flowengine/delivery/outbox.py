@@ -23,7 +23,7 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 BYTES, JSON, SHOWN = 0, 1, 2
-"""Kinds of a payload: as it came, as JSON, or, where neither can hold it, as a person may read it."""
+"""Kinds of a payload: as it came, as JSON, or, where it is not what it was, as a person may read it."""
 _LEVELS = 3
 
 
@@ -76,8 +76,14 @@ _SELECT = f"SELECT {_COLUMNS} FROM outbox WHERE action = ? AND lane = ? AND seq 
 _BATCH_BYTES = 256 << 10
 
 
+class Remains(bytes):
+    """What a damaged row has left of a payload: for a person to see, never to be sent."""
+
+
 def packed(value: Any) -> tuple[bytes, int]:
     """A payload as it is kept, and its kind. Never raises."""
+    if type(value) is Remains:
+        return bytes(value), SHOWN
     if isinstance(value, bytes):
         return value, BYTES
     try:

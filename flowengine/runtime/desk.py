@@ -116,7 +116,7 @@ class LiveDesk:
     def shown(self, lanes: list[LaneOnDisk]) -> list[LaneShown]:
         """When each lane's next attempt is, and whether it has an owner."""
         owners = {action: self.owner(action) for action in {lane.action for lane in lanes}}
-        tries = {action: owner[1].next_tries() for action, owner in owners.items() if owner is not None}
+        tries = {action: owner[1].turns.next_tries() for action, owner in owners.items() if owner is not None}
         return [
             LaneShown(
                 *msgspec.structs.astuple(lane),

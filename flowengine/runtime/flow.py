@@ -52,6 +52,8 @@ class FlowRun:
         self._tasks: list[asyncio.Task[None]] = []
         self._said: dict[str, tuple[float, int]] = {}
         self.chains = {name: Chain(name, self) for name in flow.chains}
+        steps = (node.node for chain in flow.chains.values() for node in chain.nodes)
+        self._comes_back = any(isinstance(step, Step) and step.comes_back for step in steps)
         for definition in flow.chains.values():
             self._compile(definition)
         self.places = {f"{flow.name}/{name}": (chain, 0) for name, chain in self.chains.items()}
@@ -84,6 +86,7 @@ class FlowRun:
 
     def _action(self, chain: Chain, at: int, node: NodeDef) -> StepCall:
         assert isinstance(node.node, Action)
+        definition = self.flow.chains[chain.name]
         lanes = Lanes(
             node.node,
             node.keys.delivery or Delivery(),
@@ -94,6 +97,7 @@ class FlowRun:
             bury=self.bury,
             settle_part=self._close,
             watch=self.watch,
+            followed=node is not definition.nodes[-1] or node.keys.on_error is not None or self._comes_back,
         )
         self.lanes.append(lanes)
         return lanes.submit
@@ -159,7 +163,7 @@ class FlowRun:
 
     def busy(self) -> bool:
         """Whether messages are in flight or about to be."""
-        return any(lanes.busy() for lanes in self.lanes)
+        return any(lanes.turns.busy() for lanes in self.lanes)
 
     def let_in(self, chain: Chain, msg: Message) -> None:
         """Take a message in; what has ended the process three times is dead. While the flow stops, it stays with its sender."""

@@ -138,7 +138,7 @@ class Leaving:
             owner = self._desk.owner(meant.action)
             resting = None
             if owner is not None:
-                await stack.enter_async_context(owner[1].paused())
+                await stack.enter_async_context(owner[1].turns.paused())
                 resting = clearing.at_rest(owner[1], meant.lane)
             rows, after = await self._desk.read(lambda db: clearing.batch(db, meant, after, resting))
             if rows:

@@ -17,6 +17,7 @@ import structlog
 
 from flowengine.delivery import desk
 from flowengine.delivery.desk import BEGUN, WANTED, Chosen, Return
+from flowengine.delivery.outbox import SHOWN
 from flowengine.i18n import N_, _
 from flowengine.message import Outcome
 from flowengine.runtime.requests import Refused, Replayed
@@ -66,6 +67,8 @@ class Replays:
                 replayed.under_way += 1
             elif run is None or letter.node not in run.places:
                 replayed.no_node.append((letter.number, letter.node))
+            elif letter.kind == SHOWN:
+                replayed.unfit.append(letter.number)
             else:
                 todo.append((run, letter))
         numbers = [letter.number for _run, letter in todo]
@@ -139,6 +142,11 @@ class Replays:
             chosen = Chosen(numbers=numbers[at : at + _TOGETHER])
             async for some in self._patiently(chosen):
                 total.update({k: len(v) if isinstance(v, list) else v for k, v in msgspec.structs.asdict(some).items()})
+                if some.unfit:
+                    await self._desk.change(partial(desk.mark, numbers=some.unfit, value=0))
+                    log.error(
+                        N_("dead letters cannot be replayed: what is left of them is not what came"), letters=some.unfit
+                    )
                 if some.no_node:
                     missing = [number for number, _node in some.no_node]
                     await self._desk.change(partial(desk.mark, numbers=missing, value=0))

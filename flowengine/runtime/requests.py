@@ -83,7 +83,8 @@ AnyRequest = DeadCount | DeadList | DeadExport | DeadDrop | DeadReplay | OutboxL
 
 class Replayed(msgspec.Struct, omit_defaults=True):
     """What became of some letters that were replayed. marked: the next start of the engine does it. under_way: not ended yet, or
-    an earlier replay of it has not. no_node: their node, or their flow, is no more; they stay."""
+    an earlier replay of it has not. no_node: their node, or their flow, is no more; they stay.
+    unfit: what is left of their payload is not what it was; they stay."""
 
     delivered: int = 0
     stored: int = 0
@@ -92,11 +93,12 @@ class Replayed(msgspec.Struct, omit_defaults=True):
     marked: int = 0
     under_way: int = 0
     no_node: list[tuple[int, str]] = []
+    unfit: list[int] = []
 
     def letters(self) -> int:
         """How many."""
         some = self.delivered + self.stored + self.dropped + self.dead + self.marked + self.under_way
-        return some + len(self.no_node)
+        return some + len(self.no_node) + len(self.unfit)
 
 
 class Progress(msgspec.Struct, omit_defaults=True):

@@ -43,7 +43,7 @@ async def test_the_others_go_on_when_the_probe_ends_without_an_answer_of_the_far
         assert isinstance(far_end, FarEnd)
         far_end.error = Retry("busy", after=0)
         outcomes = [flow.send(device, device=device) for device in "abcdefgh"]
-        await flow.until(lambda: lanes.breaker.open)
+        await flow.until(lambda: lanes.turns.breaker.open)
         assert len(far_end.attempts) >= FAILURES
         far_end.error = ValueError("a fault of the node, which says nothing of the far end")
         dead = len(outcomes)

@@ -398,7 +398,7 @@ async def test_ten_thousand_devices_leave_nothing_behind() -> None:
         outcomes = [flow.send("one of many", device=str(n)) for n in range(10_000)]
         for outcome in outcomes:
             await outcome
-        assert not lanes.lanes and not lanes.ready and not lanes._sleeping and not lanes.flying
+        assert not lanes.lanes and not lanes.turns.busy() and not lanes.turns.anyone_waits()
         assert len(asyncio.all_tasks()) - tasks <= 32
         node.attempts.clear()
         del outcomes, outcome
@@ -434,7 +434,7 @@ async def test_ten_thousand_sleeping_lanes_have_one_timer_and_all_rise(monkeypat
             outcomes = [flow.send(None, device=str(n)) for n in range(10_000)]
             for outcome in outcomes:
                 await outcome
-        assert len(node.attempts) == 20_000 and not lanes._sleeping
+        assert len(node.attempts) == 20_000 and not lanes.turns.anyone_waits()
         assert len([line for line in logs if line["event"].startswith("delivery failed")]) < 100
 
 
@@ -482,6 +482,6 @@ class Stubborn(Action):
 async def test_a_stop_ends_also_an_attempt_that_swallows_its_cancellation() -> None:
     async with running("{flow: f, chains: {main: [test-in, stubborn]}}", plugins=[Stubborn]) as flow:
         flow.send(1, device="7")
-        await flow.until(lambda: flow.engine.flows[0].lanes[0].flying)
+        await flow.until(lambda: flow.engine.flows[0].lanes[0].turns.flying)
         flow.engine.hurry.set()
     assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]

@@ -284,6 +284,19 @@ async def test_letters_whose_node_is_no_more_stay_and_are_named(tmp_path: Path) 
         assert len(letters(tmp_path)) == 1
 
 
+async def test_letters_that_are_not_what_came_stay_and_are_never_sent(tmp_path: Path) -> None:
+    async with running(FLOW, plugins=[FarEnd], state=tmp_path) as flow:
+        await dies(flow, {"n": object()})
+        assert await asked(tmp_path, do="dead.replay", chosen={}) == [{"unfit": [1]}]
+        with sqlite3.connect(tmp_path / "flowengine.db") as database:
+            database.execute("UPDATE dead SET replay = 1")
+        database.close()
+    before = payloads("far-end")
+    async with running(FLOW, plugins=[FarEnd], state=tmp_path) as flow:
+        await flow.until(lambda: letters(tmp_path)[0][2] == 0)
+        assert payloads("far-end") == before
+
+
 async def test_what_was_under_way_at_a_stop_is_replayed_at_the_next_start_and_after_a_crash_it_is_not(
     tmp_path: Path,
 ) -> None:
@@ -314,7 +327,7 @@ async def test_rows_of_a_busy_action_are_dropped_and_counted_and_the_lane_works_
         assert flow.engine.books().reasons[leaving.DROPPED] == 5
         FarEnd.says.clear()
         flow.send("next", into="main", device="7")
-        flow.engine.flows[0].lanes[0]._recovered()
+        flow.engine.flows[0].lanes[0].turns.wake_all()
         await flow.until(lambda: payloads("far-end") == ["next"])
         assert flow.engine.pending() == 0
 
