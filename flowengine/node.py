@@ -7,6 +7,7 @@ one line that says what the node does, and has the sections `Guarantees:` and `E
 from __future__ import annotations
 
 import builtins
+import time
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from pathlib import Path as FilePath
 from typing import Any, ClassVar, Protocol
@@ -131,6 +132,14 @@ class Action(Node):
     """
 
     inline: ClassVar[bool] = False
+    expire_after: float | None = None
+    """Seconds after its arrival from which a message is worthless, where the flow says so; the engine sets it at load."""
+
+    def time_left(self, msg: Message) -> float | None:
+        """How many seconds are left until the message is worthless, for a far end that can be told; None: it never is."""
+        if self.expire_after is None:
+            return None
+        return self.expire_after - (time.monotonic() - msg.outcome.arrived)
 
     @property
     def confirming(self) -> bool:
@@ -187,6 +196,10 @@ class Source(Node):
         """Hand each message to `emit` until cancelled. A source that listens through a connection registers there
         before its first await. If it raises, it is said in the log and run again, with backoff."""
         raise TypeError(f"{type(self).__name__} has no run()")
+
+    def left_out(self) -> None:
+        """The flow could not start, so `run` will not be called. Called before connections start: what waits for this source at a
+        connection that serves other flows, too, must go on waiting."""
 
 
 class Connection(Part):

@@ -24,6 +24,7 @@ _MEMBERS = {
     "message": ("id", "time", "part"),
 }
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NOT_IN_TOPIC = re.compile(r"[/+#\x00-\x1f\x7f-\x9f]")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -189,7 +190,7 @@ class Topic(Template):
 
     def value(self, value: Any) -> str:
         text = as_text(value)
-        if any(c in "/+#" or c < " " or "\x7f" <= c < "\xa0" for c in text):
+        if _NOT_IN_TOPIC.search(text) is not None:
             raise Reject(
                 _("'{value}' cannot stand in a topic: it holds / + # or a control character").format(value=text[:80])
             )

@@ -88,8 +88,11 @@ class Engine:
                 "the outbox cannot be read ({reason}); the next start sets the damaged file aside and rescues what it can"
             )
             raise StartError(text.format(reason=error)) from None
-        for run in self.running():
-            run.start_sources()
+        for run in self.flows:
+            if run.failed_to_start:
+                run.leave_out()
+            else:
+                run.start_sources()
         await asyncio.sleep(0)
         for connection in self._connections:
             users = self._users(connection)  # none: what comes in would find nobody, and be acknowledged

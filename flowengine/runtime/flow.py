@@ -87,9 +87,12 @@ class FlowRun:
     def _action(self, chain: Chain, at: int, node: NodeDef) -> StepCall:
         assert isinstance(node.node, Action)
         definition = self.flow.chains[chain.name]
+        delivery = node.keys.delivery or Delivery()
+        if delivery.expire_after is not None:
+            node.node.expire_after = delivery.expire_after.seconds
         lanes = Lanes(
             node.node,
-            node.keys.delivery or Delivery(),
+            delivery,
             taken=TAKEN,
             done=lambda msg: advance(chain, at + 1, msg),
             gave_up=lambda msg, error, attempts: fail(chain, at, msg, error, attempts),
@@ -133,6 +136,14 @@ class FlowRun:
         """Run every source, each in a task of its own that is started again if it fails."""
         for source, chain in self.sources:
             self._tasks.append(asyncio.create_task(self._keep_running(source, Emitter(self, chain))))
+
+    def leave_out(self) -> None:
+        """Tell the sources of a flow that cannot start, so that what waits for them goes on waiting."""
+        for source, _chain in self.sources:
+            try:
+                source.left_out()
+            except FAULTS as error:
+                source.log.error(N_("a source failed when it was left out"), exc_info=error)
 
     async def _keep_running(self, source: Source, emit: Emit) -> None:
         first, longest = _SOURCE_BACKOFF

@@ -18,7 +18,7 @@ class Entry:
         self.live = True
         self.settled = False
 
-    def settle(self) -> None:
+    def settle(self, _outcome: object = None) -> None:
         """The message is settled or stored: its PUBACK goes out once all before it are settled, too."""
         self.settled = True
         if self.live:
@@ -47,17 +47,18 @@ class AckLedger:
         self._send = send
         self._schedule = schedule
         self._generation = 0
-        self._order: deque[Entry] = deque()
+        self.pending: deque[Entry] = deque()
+        """The unacknowledged messages of the live connection, in the order of arrival."""
         self._owed: dict[int, Entry] = {}
         self._scheduled = False
 
     def __len__(self) -> int:
         """How many messages of the live connection are unacknowledged: how much of the window is used."""
-        return len(self._order)
+        return len(self.pending)
 
     def statistics(self) -> dict[str, int]:
         """`unacknowledged` on the live connection; `owed`: came on an earlier one and not again yet."""
-        return {"unacknowledged": len(self._order), "owed": len(self._owed)}
+        return {"unacknowledged": len(self.pending), "owed": len(self._owed)}
 
     def connected(self, generation: int, session_present: bool) -> None:
         """A new connection is up. Without a session at the broker nothing will be redelivered."""
@@ -68,13 +69,13 @@ class AckLedger:
 
     def disconnected(self) -> None:
         """The connection is gone, and the acknowledgements of its messages with it."""
-        for entry in self._order:
+        for entry in self.pending:
             entry.live = False
             entry.body = hash(entry.body)  # a digest is enough from here, and lets the payload go
             self._owed[entry.mid] = entry
-        self._order.clear()
+        self.pending.clear()
 
-    def received(self, generation: int, mid: int, topic: str, payload: bytes, dup: bool) -> Entry | None:
+    def received(self, generation: int, mid: int, topic: bytes, payload: bytes, dup: bool) -> Entry | None:
         """Note a QoS 1 message; None if it joined one that is pending and must not be handed on.
 
         Until it is acknowledged the payload is kept, to be compared with a redelivery.
@@ -86,25 +87,25 @@ class AckLedger:
         if self._owed:
             self._owed.pop(mid, None)  # the broker gave the packet id to another message
         entry = Entry(self, mid, (topic, payload))
-        self._order.append(entry)
+        self.pending.append(entry)
         return entry
 
     def refused(self, entry: Entry) -> None:
         """The last message found no room and nobody has it: forget it, so that its redelivery is handed on."""
-        if self._order and self._order[-1] is entry:
-            self._order.pop()
+        if self.pending and self.pending[-1] is entry:
+            self.pending.pop()
             entry.live = False
 
     def settled(self) -> None:
         """Some entry was settled: send what can be sent, once, later in this turn of the loop."""
-        if not self._scheduled and self._order and self._order[0].settled:
+        if not self._scheduled and self.pending and self.pending[0].settled:
             self._scheduled = True
             self._schedule(self.flush)
 
     def flush(self) -> None:
         """Send the PUBACKs of the settled messages at the head now. Call it before a disconnect."""
         self._scheduled = False
-        order = self._order
+        order = self.pending
         mids: list[int] = []
         while order and order[0].settled:
             entry = order.popleft()
@@ -113,8 +114,8 @@ class AckLedger:
         if mids:
             self._send(self._generation, mids)
 
-    def _joins(self, mid: int, body: tuple[str, bytes]) -> bool:
-        if any(entry.mid == mid for entry in self._order):
+    def _joins(self, mid: int, body: tuple[bytes, bytes]) -> bool:
+        if any(entry.mid == mid for entry in self.pending):
             # A packet id is in use until its PUBACK (section 2.2.1), so this is the same message sent twice,
             # as some 3.1.1 brokers do.
             return True
@@ -123,6 +124,19 @@ class AckLedger:
             return False
         del self._owed[mid]
         entry.body, entry.live = body, True
-        self._order.append(entry)
+        self.pending.append(entry)
         self.settled()
         return True
+
+
+def when_all(entry: Entry, count: int) -> Callable[[object], None]:
+    """Settle the entry when as many outcomes are settled as there are chains that had the message."""
+    left = count
+
+    def settled(_outcome: object) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            entry.settle()
+
+    return settled

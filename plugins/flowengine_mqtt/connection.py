@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from flowengine import (
+    N_,
     Annotated,
     Busy,
     Connection,
     Duration,
-    Emit,
     Meta,
     NodeOptions,
     Outcome,
@@ -24,55 +24,18 @@ from flowengine import (
     Stopping,
     _,
 )
-from flowengine_mqtt.acks import AckLedger, Entry
+from flowengine_mqtt.acks import AckLedger, Entry, when_all
+from flowengine_mqtt.dispatch import Dispatch, Subscriber
 from flowengine_mqtt.embedded import EmbeddedBroker
 from flowengine_mqtt.errors import BrokerError
-from flowengine_mqtt.filters import merge
-from flowengine_mqtt.option_types import BrokerUrl
+from flowengine_mqtt.option_types import BrokerUrl, TlsOptions
+from flowengine_mqtt.reader import DUP, QOS_1
 from flowengine_mqtt.session import Session
 from flowengine_mqtt.settings import SessionSettings, Tls
 from flowengine_mqtt.state import SessionState
-from flowengine_mqtt.topics import TopicPattern
 
-_CACHED_TOPICS = 20_000
 _SMALLEST_WINDOW = 8
 _REFUSED_LONG_AGO = 60.0
-
-
-class TlsOptions(NodeOptions):
-    """How to speak TLS to the broker; the URL begins with mqtts://."""
-
-    ca: Annotated[
-        str | None, Meta(description="File with the authorities to trust; the system's by default", examples=["ca.pem"])
-    ] = None
-    certificate: Annotated[
-        str | None, Meta(description="File with the client's certificate", examples=["client.pem"])
-    ] = None
-    key: Annotated[str | None, Meta(description="File with the certificate's key", examples=["client.key"])] = None
-    insecure: Annotated[bool, Meta(description="Do not check who the broker is; for trying things out")] = False
-
-
-class Subscriber:
-    """One mqtt-in: the pattern it matches, the devices it is for (none: all), where its messages go."""
-
-    __slots__ = ("devices", "emit", "filters", "pattern", "qos")
-
-    def __init__(self, pattern: TopicPattern, devices: list[str], qos: int, emit: Emit) -> None:
-        self.pattern = pattern
-        self.devices = frozenset(devices)
-        self.filters = pattern.filters(devices)
-        self.qos = qos
-        self.emit = emit
-
-    def match(self, topic: str) -> dict[str, str] | None:
-        """What the topic gives each name of the pattern, or None where the message is not for this one."""
-        names = self.pattern.match(topic)
-        if names is None or (self.devices and names.get("device") not in self.devices):
-            return None
-        return names
-
-
-Targets = tuple[tuple[Emit, dict[str, Any]], ...]
 
 
 class MqttConnection(Connection):
@@ -86,7 +49,8 @@ class MqttConnection(Connection):
     Guarantees:
         QoS 1 messages are acknowledged in the order of arrival, and only when every chain that had them has settled or
         stored them; what is not acknowledged comes again after a reconnect. A message that matches no mqtt-in is
-        acknowledged and counted.
+        acknowledged and counted. One for a flow that could not start is not acknowledged; once those take half of the window,
+        such messages are subscribed to no more, loudly.
 
     Example:
         gate: {mqtt: {url: "mqtt://user:secret@broker.example:1883"}}
@@ -125,8 +89,9 @@ class MqttConnection(Connection):
         self.refused = 0
         self._refused_at = 0.0
         self._refusing = False
-        self._subscribers: list[Subscriber] = []
-        self._cache: dict[tuple[str, int, bool], Targets] = {}
+        self._withheld = 0
+        self._press_at = 0
+        self._dispatch = Dispatch()
         self._broker: EmbeddedBroker | None = None
         self._session: Session | None = None
         self._ledger: AckLedger | None = None
@@ -221,17 +186,12 @@ class MqttConnection(Connection):
         return f"mqtt://{address} " + (", ".join(filters) or "-")
 
     def subscribe(self, subscriber: Subscriber) -> None:
-        """Have messages that match go to a subscriber; counts from the next `start`, or at once when it is past."""
-        self._subscribers.append(subscriber)
-        self._cache.clear()
+        """Have messages that match go to a subscriber; its filters are subscribed to at `start`."""
+        self._dispatch.add(subscriber)
 
     def filters(self) -> dict[str, int]:
         """What is subscribed to: the union of what all mqtt-in nodes want, each filter at the highest QoS asked for."""
-        wanted: dict[str, int] = {}
-        for subscriber in self._subscribers:
-            for topic_filter in subscriber.filters:
-                wanted[topic_filter] = max(subscriber.qos, wanted.get(topic_filter, 0))
-        return merge(wanted)
+        return self._dispatch.filters(left_out=True)
 
     @property
     def session(self) -> Session:
@@ -243,6 +203,8 @@ class MqttConnection(Connection):
     def _on_up(self, generation: int, session_present: bool) -> None:
         assert self._ledger is not None
         self._refusing = False
+        self._withheld = 0
+        self._press_at = self.session.window * 3 // 4
         self._ledger.connected(generation, session_present)
 
     def _on_down(self, _generation: int, _reason: str) -> None:
@@ -265,62 +227,55 @@ class MqttConnection(Connection):
             )
             self._session.come_back(window)
 
-    def _targets(self, topic: str, qos: int, retained: bool) -> Targets:
-        """Where a message of this topic goes, each with its metadata: made once for a topic, and then remembered."""
-        found = []
-        for subscriber in self._subscribers:
-            names = subscriber.match(topic)
-            if names is not None:
-                found.append((subscriber.emit, {"topic": topic, "qos": qos, "retained": retained, **names}))
-        if len(self._cache) >= _CACHED_TOPICS:
-            self._cache.clear()
-        self._cache[topic, qos, retained] = targets = tuple(found)
-        return targets
-
-    def _on_message(
-        self, generation: int, mid: int, topic: str, payload: bytes, qos: int, retained: bool, dup: bool
-    ) -> None:
+    def _on_message(self, generation: int, flags: int, packet_id: int, topic: bytes, payload: bytes) -> None:
         if self._stopping or self._refusing:
             return
-        targets = self._cache.get((topic, qos, retained))
-        if targets is None:
-            targets = self._targets(topic, qos, retained)
+        targets = self._dispatch.targets(flags, topic)
+        ledger = self._ledger
+        assert ledger is not None
         entry: Entry | None = None
-        if qos:
-            assert self._ledger is not None
-            entry = self._ledger.received(generation, mid, topic, payload, dup)
+        settled: Callable[[Outcome], None] | None = None
+        if flags & QOS_1:
+            if not targets and self._withhold(topic):
+                return
+            entry = ledger.received(generation, packet_id, topic, payload, bool(flags & DUP))
             if entry is None:
                 return
+            settled = entry.settle if len(targets) < 2 else when_all(entry, len(targets))
         if not targets:
             self.unmatched += 1
             if entry is not None:
                 entry.settle()
             return
-        settled = None if entry is None else _when_all(entry, len(targets))
         try:
             for emit, meta in targets:
-                emit(payload, meta, settled, expendable=not qos)
+                emit(payload, meta, settled, expendable=entry is None)
         except Stopping:
+            if entry is not None and len(targets) == 1:
+                ledger.refused(entry)  # or those of other flows, which come after it, were not acknowledged
             return
         except Busy:
-            if entry is not None and self._ledger is not None:
-                self._ledger.refused(entry)
+            if entry is not None:
+                ledger.refused(entry)
             self._refuse()
             return
-        if entry is not None and self._ledger is not None and len(self._ledger) * 4 >= self.session.window * 3:
+        if entry is not None and len(ledger.pending) >= self._press_at:
             targets[0][0].press()
 
+    def _withhold(self, topic: bytes) -> bool:
+        """Whether a message is for a flow that was left out. Then it is not acknowledged, and the broker keeps it for a start at
+        which the flow is well.
 
-def _when_all(entry: Entry, count: int) -> Any:
-    """Settle the entry when as many outcomes are settled as there are chains that had the message."""
-    if count == 1:
-        return lambda _outcome: entry.settle()
-    left = count
-
-    def settled(_outcome: Outcome) -> None:
-        nonlocal left
-        left -= 1
-        if not left:
-            entry.settle()
-
-    return settled
+        It takes up a place of the window, which the other flows need as well. When half of it is gone, the broker is told that
+        nobody takes such messages, rather than that somebody has them.
+        """
+        if not self._dispatch.awaited(topic):
+            return False
+        self._withheld += 1
+        if self._withheld == max(1, self.session.window // 2):
+            self.log.error(
+                N_("messages wait at the broker for a flow that could not start; later ones are lost"),
+                waiting=self._withheld,
+            )
+            self.session.set_filters(self._dispatch.filters(left_out=False))
+        return True

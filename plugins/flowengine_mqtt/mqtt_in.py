@@ -8,7 +8,8 @@ from collections.abc import Iterable
 import msgspec
 
 from flowengine import Annotated, Emit, Meta, NodeOptions, Problem, Ref, Source
-from flowengine_mqtt.connection import MqttConnection, Subscriber
+from flowengine_mqtt.connection import MqttConnection
+from flowengine_mqtt.dispatch import Subscriber
 from flowengine_mqtt.option_types import Pattern, Qos
 
 
@@ -50,8 +51,14 @@ class MqttIn(Source):
     def metadata(self) -> Iterable[str]:
         return ("topic", "qos", "retained", *self.options.topic.pattern.names)
 
-    async def run(self, emit: Emit) -> None:
+    def left_out(self) -> None:
+        self._subscribe(None)
+
+    def _subscribe(self, emit: Emit | None) -> None:
         options = self.options
         subscriber = Subscriber(options.topic.pattern, options.devices, options.qos.level, emit)
         options.connection.target.subscribe(subscriber)
+
+    async def run(self, emit: Emit) -> None:
+        self._subscribe(emit)
         await asyncio.get_running_loop().create_future()

@@ -13,6 +13,7 @@ from flowengine_mqtt.connection import MqttConnection
 from flowengine_mqtt.option_types import Qos
 
 _encode = msgspec.json.Encoder().encode
+_WRITTEN = Result()
 
 
 class MqttOut(Action):
@@ -25,6 +26,7 @@ class MqttOut(Action):
         QoS 1 is delivered when the broker has acknowledged it (PUBACK); without a connection the message waits in its lane and is
         published when there is one again. QoS 0 is delivered when it was written to a connected socket, and without a connection
         dropped as `offline`: what is worth waiting for goes with QoS 1. A topic that would hold `/ + #` from a value is refused.
+        With `delivery: {expire_after: ...}` an MQTT 5 broker is told how long the message is worth delivering, too.
 
     Example:
         - mqtt-out: {connection: gate, topic: "fungxi_{device}_downLink", qos: 1}
@@ -51,10 +53,11 @@ class MqttOut(Action):
         topic = options.topic.render(msg)
         payload = encoded(msg.payload if options.payload is None else options.payload.build(msg))
         session = options.connection.target.session
+        time_left = self.time_left(msg)
         if options.qos.level:
-            return _confirmed(session.publish_qos1(topic, payload, options.retain))
-        if session.publish_qos0(topic, payload, options.retain):
-            return Result()
+            return _confirmed(session.publish_qos1(topic, payload, options.retain, time_left))
+        if session.publish_qos0(topic, payload, options.retain, time_left):
+            return _WRITTEN
         return Drop("offline")
 
 

@@ -10,20 +10,23 @@ import asyncio
 import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import structlog
-from paho.mqtt.client import ConnectFlags, DisconnectFlags, MQTTMessage
-from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.client import ConnectFlags, DisconnectFlags
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from flowengine import N_, _
-from flowengine_mqtt.buffered import BufferedClient
+from flowengine_mqtt.client import Client
 from flowengine_mqtt.dial import dial
 from flowengine_mqtt.errors import Offline
+from flowengine_mqtt.listener import Listener
 from flowengine_mqtt.outcome import Accepted, Closed, End
+from flowengine_mqtt.packets import pubacks, publish_head
+from flowengine_mqtt.reader import Malformed
 from flowengine_mqtt.settings import ASSUMED_WINDOW, SessionSettings
 
 log = structlog.get_logger(__name__)
@@ -31,25 +34,6 @@ log = structlog.get_logger(__name__)
 _TICK = 1.0
 _STALLED_BYTES = 1_000_000  # how much may wait behind a full socket
 _FILTERS_A_PACKET = 8  # AWS IoT Core refuses more in one SUBSCRIBE
-
-
-class Listener(Protocol):
-    """Who is told what happens on a connection. All calls come in the event loop; none may close it."""
-
-    def accepted(self, connection: NetworkConnection) -> None:
-        """The broker took us in, as `connection.accepted_as` tells. Messages follow."""
-
-    def message(self, generation: int, message: MQTTMessage) -> None:
-        """A PUBLISH arrived."""
-
-    def published(self, mid: int, code: int) -> None:
-        """A PUBACK arrived, with its reason code."""
-
-    def subscribed(self, mid: int, codes: Sequence[int]) -> None:
-        """A SUBACK arrived, with a reason code for each filter."""
-
-    def unsubscribed(self, mid: int) -> None:
-        """An UNSUBACK arrived."""
 
 
 class NetworkConnection:
@@ -76,25 +60,17 @@ class NetworkConnection:
         self._writer_added = False
         self._write_scheduled = False
         self._read_scheduled = False
-        self._reading = False
-        self._behind = 0
         self._leaving = False
         self._refusal: ReasonCode | None = None
         self._accepted_at: float | None = None
         self._timers: list[asyncio.TimerHandle] = []
-        self._client = client = BufferedClient(
-            client_id, MQTTProtocolVersion.MQTTv5 if version == "5" else MQTTProtocolVersion.MQTTv311
-        )
-        client.max_inflight_messages = 0  # publishing.Publishing keeps the broker's limit
+        self._client = client = Client(client_id, version, partial(listener.message, generation), listener.published)
         client.connect_timeout = settings.patience.connect
         client.username = settings.username
         client.password = settings.password
         client.on_socket_register_write = self._want_write
-        client.on_socket_unregister_write = self._want_no_write
         client.on_connect = self._connack
         client.on_disconnect = self._disconnected
-        client.on_message = self._message
-        client.on_publish = self._puback
         client.on_subscribe = self._suback
         client.on_unsubscribe = self._unsuback
 
@@ -118,7 +94,8 @@ class NetworkConnection:
         """Send what is queued, then DISCONNECT; the broker keeps the session. `closed` follows."""
         if self._fd != -1:
             self._leaving = True
-            self._client.disconnect()
+            self._client.leave()
+            self._want_write()
 
     def abort(self, end: End = End.BY_US, reason: str = "") -> None:
         """Close at once, without DISCONNECT; the broker keeps the session."""
@@ -128,25 +105,28 @@ class NetworkConnection:
             sock.close()
         self._end(Closed(end, reason or _("closed by us"), held=self._held()))
 
-    def acknowledge(self, mids: Iterable[int]) -> None:
+    def acknowledge(self, packet_ids: Iterable[int]) -> None:
         """Send PUBACKs in this order; all those of one turn of the loop go out together."""
         if self._fd != -1:
-            for mid in mids:
-                self._client.ack(mid, 1)
+            self._client.send(pubacks(packet_ids))
+            self._want_write()
 
-    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> int:
-        """Hand a PUBLISH over and return its packet id. Raises Offline if the connection cannot take it."""
-        if self._fd == -1:
+    def next_packet_id(self) -> int:
+        """A packet id for `publish`; it may be that of a message in flight, once all have been used."""
+        return self._client.next_packet_id()
+
+    def publish(self, packet_id: int, topic: bytes, payload: bytes, retain: bool, expiry: int | None = None) -> None:
+        """Send a PUBLISH, of QoS 1 if it has a packet id. Raises Offline if the connection cannot take it.
+
+        topic, expiry: see `packets`.
+        """
+        client = self._client
+        if self._fd == -1 or self._leaving:
             raise Offline(_("not connected to the broker"))
-        if not self._client.full:
-            self._behind = 0
-        elif self._behind > _STALLED_BYTES:
+        if client.full and client.waiting > _STALLED_BYTES:
             raise Offline(_("the connection to the broker is stalled"))
-        info = self._client.publish(topic, payload, qos, retain)
-        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            raise Offline(str(info.rc))
-        self._behind += len(payload)
-        return info.mid
+        client.send(publish_head(self.version, topic, len(payload), packet_id, retain, expiry), payload)
+        self._want_write()
 
     def subscribe(self, filters: Mapping[str, int]) -> dict[int, list[str]]:
         """Send SUBSCRIBE; the packet ids and the filters asked for in each."""
@@ -176,7 +156,7 @@ class NetworkConnection:
         self._fd = sock.fileno()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or small replies wait for the peer's ACK
         self._client.on_socket_close = self._socket_closes
-        self._loop.add_reader(self._fd, self._read)
+        self._loop.add_reader(self._fd, self._readable)
         self._timers = [self._loop.call_later(_TICK, self._tick)]
         self._timers.append(self._loop.call_later(self._settings.patience.connect, self._connack_overdue))
         self._write()
@@ -200,24 +180,27 @@ class NetworkConnection:
 
     # What the loop calls
 
+    def _readable(self) -> None:
+        if not self._read_scheduled:  # or this turn would read twice
+            self._read()
+
     def _read(self) -> None:
-        self._reading = True
+        self._read_scheduled = False
+        if self._fd == -1:
+            return
         try:
             more = self._client.read()
+        except Malformed as problem:
+            log.error(N_("the broker sent what cannot be read; the connection is closed"), reason=str(problem))
+            self.abort(reason=str(problem))
+            return
         except Exception:
             log.exception(N_("the broker sent what cannot be read; the connection is closed"))
             self.abort(reason=_("malformed packet"))
             return
-        finally:
-            self._reading = False
-        if more and not self._read_scheduled:
+        if more:
             self._read_scheduled = True
-            self._loop.call_soon(self._read_more)
-
-    def _read_more(self) -> None:
-        self._read_scheduled = False
-        if self._fd != -1:
-            self._read()
+            self._loop.call_soon(self._read)
 
     def _write(self) -> None:
         self._write_scheduled = False
@@ -226,7 +209,7 @@ class NetworkConnection:
         self._client.loop_write()
         if self._fd == -1:
             return
-        if not self._client.want_write():
+        if not self._client.full:
             self._remove_writer()
         elif not self._writer_added:
             self._writer_added = True
@@ -257,10 +240,6 @@ class NetworkConnection:
         if self._fd != -1 and not self._write_scheduled:
             self._write_scheduled = True
             self._loop.call_soon(self._write)
-
-    def _want_no_write(self, *_args: object) -> None:
-        if self._fd != -1:
-            self._remove_writer()
 
     def _socket_closes(self, *_args: object) -> None:
         self._detach()
@@ -305,14 +284,6 @@ class NetworkConnection:
         else:
             closed = Closed(End.CLOSED, _("the broker closed the connection"), held=self._held())
         self._end(closed)
-
-    def _message(self, _client: object, _data: object, message: MQTTMessage) -> None:
-        self._listener.message(self.generation, message)
-
-    def _puback(self, _client: object, _data: object, mid: int, reason: ReasonCode, _properties: object) -> None:
-        # paho calls this for written QoS 0 messages, too; their id may be that of a QoS 1 message in flight.
-        if self._reading:
-            self._listener.published(mid, reason.value)
 
     def _suback(
         self, _client: object, _data: object, mid: int, reasons: Sequence[ReasonCode], _properties: object

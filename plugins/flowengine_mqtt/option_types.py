@@ -1,10 +1,10 @@
-"""Option types of this pack: a broker's URL, a topic pattern, a QoS."""
+"""Option types of this pack: a broker's URL, a topic pattern, a QoS, how to speak TLS."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from flowengine import OptionError, OptionType, Template, _, check_name
+from flowengine import Annotated, Meta, NodeOptions, OptionError, OptionType, Template, _, check_name
 from flowengine_mqtt.embedded import embedded_port
 from flowengine_mqtt.settings import SessionSettings
 from flowengine_mqtt.topics import TopicPattern
@@ -48,3 +48,16 @@ class Qos(OptionType):
         if str(value) not in ("0", "1"):
             raise OptionError(_("a QoS is 0 or 1, not '{value}'").format(value=value))
         self.level = int(value)
+
+
+class TlsOptions(NodeOptions):
+    """How to speak TLS to the broker; the URL begins with mqtts://."""
+
+    ca: Annotated[
+        str | None, Meta(description="File with the authorities to trust; the system's by default", examples=["ca.pem"])
+    ] = None
+    certificate: Annotated[
+        str | None, Meta(description="File with the client's certificate", examples=["client.pem"])
+    ] = None
+    key: Annotated[str | None, Meta(description="File with the certificate's key", examples=["client.key"])] = None
+    insecure: Annotated[bool, Meta(description="Do not check who the broker is; for trying things out")] = False

@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import structlog
-from paho.mqtt.client import MQTTMessage
 
 from flowengine import N_, _
-from flowengine_mqtt.backoff import Backoff
-from flowengine_mqtt.duel import DuelWatch
 from flowengine_mqtt.errors import Offline
 from flowengine_mqtt.network import NetworkConnection
 from flowengine_mqtt.outcome import Closed, End
 from flowengine_mqtt.publishing import Publishing
+from flowengine_mqtt.reconnect import Reconnect
 from flowengine_mqtt.settings import ASSUMED_WINDOW, SessionSettings
 from flowengine_mqtt.state import SessionState
 from flowengine_mqtt.subscriptions import Subscriptions
 
 log = structlog.get_logger(__name__)
 
-#: generation, packet id, topic, payload, QoS, retained, DUP
-OnMessage = Callable[[int, int, str, bytes, int, bool, bool], None]
+#: generation, flags (see `reader`), packet id, topic as its bytes, payload
+OnMessage = Callable[[int, int, int, bytes, bytes], None]
 #: generation, whether the broker still had our session
 OnUp = Callable[[int, bool], None]
 #: generation, why
 OnDown = Callable[[int, str], None]
-
-UNSUPPORTED_VERSION = 0x84
-#: Reason codes of a CONNACK that only a person can mend (section 3.2.2.2).
-_NEEDS_A_PERSON = {0x85, 0x86, 0x87, 0x8A, 0x8C, 0x95, 0x99, 0x9A, 0x9B, 0x9C, 0x9D}
 
 
 class Session:
@@ -63,11 +56,7 @@ class Session:
         self._live: NetworkConnection | None = None
         self._publishing: Publishing | None = None
         self._window = 0
-        self._version = "5" if settings.version == "auto" else settings.version
-        self._version_works = settings.version != "auto"
-        self._backoff = Backoff(settings.patience)
-        self._duel = DuelWatch()
-        self._last_reason = ""
+        self._reconnect = Reconnect(settings, state.client_id)
         self._ready = asyncio.Event()
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -96,7 +85,7 @@ class Session:
     @property
     def version(self) -> str:
         """The protocol version in use, or tried next: "5" or "3.1.1"."""
-        return self._version
+        return self._reconnect.version
 
     @property
     def window(self) -> int:
@@ -124,20 +113,23 @@ class Session:
         if live is not None and live.generation == generation:
             live.acknowledge(mids)
 
-    def publish_qos0(self, topic: str, payload: bytes, retain: bool = False) -> bool:
+    def publish_qos0(self, topic: str, payload: bytes, retain: bool = False, time_left: float | None = None) -> bool:
         """Write a message to the broker; False if there is no connection, or it has been stalled for long.
 
+        time_left: seconds after which the broker shall not deliver it any more, which MQTT 5 alone can tell it.
         Raises PublishRefused if it can never be sent to this broker.
         """
         if self._publishing is None:
             return False
         try:
-            self._publishing.qos0(topic, payload, retain)
+            self._publishing.qos0(topic, payload, retain, time_left)
         except Offline:
             return False
         return True
 
-    def publish_qos1(self, topic: str, payload: bytes, retain: bool = False) -> asyncio.Future[int]:
+    def publish_qos1(
+        self, topic: str, payload: bytes, retain: bool = False, time_left: float | None = None
+    ) -> asyncio.Future[int]:
         """Send a message; the result is the reason code of its PUBACK (0, or 16: nobody has subscribed).
 
         Raises, or the future does: Offline without a connection or if it went down before the PUBACK,
@@ -145,7 +137,7 @@ class Session:
         """
         if self._publishing is None:
             raise Offline(_("not connected to the broker"))
-        return self._publishing.qos1(topic, payload, retain)
+        return self._publishing.qos1(topic, payload, retain, time_left)
 
     def come_back(self, receive_maximum: int) -> None:
         """Close the connection, with the session kept, and connect again with another window."""
@@ -177,13 +169,13 @@ class Session:
             if self._stop.is_set():
                 return
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._wait_after(closed)):
+                async with asyncio.timeout(self._reconnect.wait(closed)):
                     await self._stop.wait()
 
     async def _connect_once(self, generation: int) -> Closed:
         self._window = self._next_window()
         connection = NetworkConnection(
-            self._settings, self.client_id, self._version, self.receive_maximum, generation, self
+            self._settings, self.client_id, self.version, self.receive_maximum, generation, self
         )
         closed = Closed(End.BY_US, _("closed by us"))
         try:
@@ -196,7 +188,7 @@ class Session:
         return closed
 
     def _next_window(self) -> int:
-        return self.receive_maximum if self._version == "5" else ASSUMED_WINDOW
+        return self.receive_maximum if self.version == "5" else ASSUMED_WINDOW
 
     def _down(self, generation: int, closed: Closed) -> None:
         if self._live is None:
@@ -208,55 +200,6 @@ class Session:
             self._publishing = None
         self._call(self._on_down, generation, closed.reason)
 
-    def _wait_after(self, closed: Closed) -> float:
-        """How many seconds to wait after such an end; says what is to be said about it."""
-        facts = {"broker": self._settings.address, "client_id": self.client_id, "reason": closed.reason}
-        if closed.held is not None:
-            self._backoff.held(closed.held)
-            self._last_reason = ""
-        elif self._other_version(closed):
-            return 0.0
-        wait = self._backoff.next()
-        duel_begins = self._duel.ended(closed, time.monotonic())
-        refused = closed.end is End.REFUSED and closed.code in _NEEDS_A_PERSON
-        if self._duel.on or refused:
-            wait = self._backoff.slow()
-        facts["again_in"] = f"{wait:.1f} s"
-        if duel_begins:
-            log.error(
-                N_(
-                    "thrown off by the broker again and again just after it took us in, most likely because "
-                    "another program uses the same client id; stop it, or give one of them another client_id"
-                ),
-                **facts,
-            )
-        elif refused:
-            log.error(N_("the broker refuses us"), code=f"0x{closed.code:02X}", **facts)
-        elif closed.held is not None:
-            log.warning(N_("connection to the broker lost"), **facts)
-        elif closed.reason != self._last_reason:
-            log.warning(N_("no connection to the broker"), **facts)
-        else:
-            log.debug(N_("still no connection to the broker"), **facts)
-        if closed.held is None:
-            self._last_reason = closed.reason
-        return wait
-
-    def _other_version(self, closed: Closed) -> bool:
-        """Whether to try another protocol version at once after a connection that was not accepted."""
-        if self._settings.version != "auto" or closed.held is not None:
-            return False
-        unsupported = closed.end is End.REFUSED and closed.code == UNSUPPORTED_VERSION
-        # Brokers that know 3.1.1 only may also close the connection without a word, or (amqtt) wait for the rest of
-        # a CONNECT that they misread.
-        silent = closed.end in (End.CLOSED, End.TIMED_OUT) and not self._version_works
-        if not (unsupported or silent):
-            return False
-        self._version_works = False
-        self._version = "3.1.1" if self._version == "5" else "5"
-        log.debug(N_("trying another protocol version"), version=self._version, reason=closed.reason)
-        return self._version == "3.1.1"
-
     # What a connection tells (network.Listener)
 
     def accepted(self, connection: NetworkConnection) -> None:
@@ -264,36 +207,28 @@ class Session:
         session_present = connection.accepted_as.session_present
         self._live = connection
         self._publishing = Publishing(connection)
-        self._version_works = True
+        self._reconnect.accepted()
         log.info(
             N_("connected to the broker"),
             broker=self._settings.address,
-            version=self._version,
+            version=self.version,
             client_id=self.client_id,
             session="resumed" if session_present else "new",
         )
         self._call(self._on_up, connection.generation, session_present)
         self._subscriptions.connected(connection, session_present)
 
-    def message(self, generation: int, message: MQTTMessage) -> None:
+    def message(self, generation: int, flags: int, packet_id: int, topic: bytes, payload: bytes) -> None:
         """PUBLISH."""
         try:
-            self._on_message(
-                generation,
-                message.mid,
-                message.topic,
-                bytes(message.payload),
-                message.qos,
-                message.retain,
-                message.dup,
-            )
+            self._on_message(generation, flags, packet_id, topic, payload)
         except Exception:
-            log.exception(N_("a message could not be handled and stays unacknowledged"), mid=message.mid)
+            log.exception(N_("a message could not be handled and stays unacknowledged"), mid=packet_id)
 
-    def published(self, mid: int, code: int) -> None:
+    def published(self, packet_id: int, code: int) -> None:
         """PUBACK."""
         if self._publishing is not None:
-            self._publishing.confirmed(mid, code)
+            self._publishing.confirmed(packet_id, code)
 
     def subscribed(self, mid: int, codes: Sequence[int]) -> None:
         """SUBACK."""

@@ -11,6 +11,7 @@ import structlog
 from structlog.typing import EventDict
 
 from flowengine_mqtt.acks import AckLedger, Entry
+from flowengine_mqtt.reader import DUP, RETAIN
 from flowengine_mqtt.session import Session
 from flowengine_mqtt.settings import Patience, SessionSettings
 from flowengine_mqtt.state import SessionState
@@ -62,13 +63,13 @@ class Watched:
         self.ledger.disconnected()
         self.downs.append(reason)
 
-    def _message(
-        self, generation: int, mid: int, topic: str, payload: bytes, qos: int, retain: bool, dup: bool
-    ) -> None:
+    def _message(self, generation: int, flags: int, mid: int, topic: bytes, payload: bytes) -> None:
+        qos, retain, dup = flags >> 1 & 3, bool(flags & RETAIN), bool(flags & DUP)
+        text = topic.decode()
         entry = self.ledger.received(generation, mid, topic, payload, dup) if qos else None
         if qos and entry is None:
             return
-        self.messages.append((topic, payload))
+        self.messages.append((text, payload))
         self.flags.append((mid, qos, retain, dup))
         if entry is not None:
             self.entries.append(entry)

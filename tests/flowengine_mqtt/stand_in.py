@@ -20,6 +20,8 @@ class StandIn:
         self.window = 512
         self.receive_maximum = 512
         self.published: list[tuple[str, bytes, int]] = []
+        self.times_left: list[float | None] = []
+        self.filters: dict[str, int] = {}
         self.acknowledged: list[int] = []
         self.came_back: list[int] = []
 
@@ -29,14 +31,21 @@ class StandIn:
     def come_back(self, receive_maximum: int) -> None:
         self.came_back.append(receive_maximum)
 
-    def publish_qos0(self, topic: str, payload: bytes, _retain: bool = False) -> bool:
+    def set_filters(self, filters: dict[str, int]) -> None:
+        self.filters = filters
+
+    def publish_qos0(self, topic: str, payload: bytes, _retain: bool = False, time_left: float | None = None) -> bool:
         self.published.append((topic, payload, 0))
+        self.times_left.append(time_left)
         return self.online
 
-    def publish_qos1(self, topic: str, payload: bytes, _retain: bool = False) -> asyncio.Future[int]:
+    def publish_qos1(
+        self, topic: str, payload: bytes, _retain: bool = False, time_left: float | None = None
+    ) -> asyncio.Future[int]:
         if not self.online:
             raise Offline("not connected")
         self.published.append((topic, payload, 1))
+        self.times_left.append(time_left)
         acknowledged = asyncio.get_running_loop().create_future()
         acknowledged.set_result(16)
         return acknowledged

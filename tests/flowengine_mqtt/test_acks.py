@@ -26,7 +26,7 @@ class Wire:
             callback()
 
     def receive(self, mid: int, payload: bytes = b"", *, generation: int = 1, dup: bool = False) -> Entry | None:
-        return self.ledger.received(generation, mid, "t", payload, dup)
+        return self.ledger.received(generation, mid, b"t", payload, dup)
 
     def take(self, mid: int, payload: bytes = b"", *, generation: int = 1) -> Entry:
         entry = self.receive(mid, payload, generation=generation)
@@ -236,7 +236,7 @@ class Broker(RuleBasedStateMachine):
 
     def deliver(self, mid: int, dup: bool) -> None:
         number, payload = self.in_flight[mid]
-        entry = self.wire.ledger.received(self.generation, mid, "t", payload, dup)
+        entry = self.wire.ledger.received(self.generation, mid, b"t", payload, dup)
         if mid not in self.sent_order:
             self.sent_order.append(mid)
         if entry is None:

@@ -48,9 +48,15 @@ async def test_it_listens_before_its_first_await_and_subscribes_to_the_narrowest
     task = asyncio.create_task(make(MqttIn, text, connections={"gate": gate}).run(emit))  # type: ignore[arg-type]
     await asyncio.sleep(0)
     assert gate.filters() == {"x_7_up": 0}
-    gate._on_message(1, 0, "x_7_up", b"a", 0, False, False)
-    gate._on_message(1, 0, "x_8_up", b"b", 0, False, False)  # of another device
+    gate._on_message(1, 0, 0, b"x_7_up", b"a")
+    gate._on_message(1, 0, 0, b"x_8_up", b"b")  # of another device
     assert seen == [(b"a", {"topic": "x_7_up", "qos": 0, "retained": False, "device": "7"})]
     assert gate.unmatched == 1
     assert session.acknowledged == []
     task.cancel()
+
+
+def test_of_a_flow_that_was_left_out_the_filter_is_kept() -> None:
+    gate, _session = connection()
+    make(MqttIn, "{connection: gate, topic: 'x_{device}_up'}", connections={"gate": gate}).left_out()
+    assert gate.filters() == {"+": 1}

@@ -60,3 +60,17 @@ async def test_a_payload_of_its_own_is_published_instead() -> None:
 def test_qos_2_is_refused_with_what_to_write() -> None:
     with pytest.raises(FlowError, match="QoS 2 is not used: write 1"):
         node("topic: t, qos: 2")
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_the_broker_is_told_how_long_a_message_that_expires_is_worth_delivering(qos: int) -> None:
+    out, session = node(f"topic: t, qos: {qos}")
+    out.expire_after = 30.0
+    msg = message("x")
+    msg.outcome.arrived -= 10.0
+    await deliver(out, msg)
+    (left,) = session.times_left
+    assert left is not None and 19.0 < left <= 20.0
+    out.expire_after = None
+    await deliver(out, msg)
+    assert session.times_left[1] is None

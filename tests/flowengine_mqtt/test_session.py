@@ -8,9 +8,12 @@ import json
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import paho.mqtt.client as mqtt
 import pytest
 import trustme
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from structlog.typing import EventDict
 
 from flowengine_mqtt.errors import Offline, PublishFailed, PublishRefused
@@ -297,6 +300,32 @@ async def test_more_publishes_than_the_broker_takes_at_once_wait_their_turn(
     assert {result for number, result in enumerate(results) if number != 100} == {0}
     await until(lambda: len(receiver.messages) == 499, "all but the one given up")
     assert session.downs == []
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_the_broker_passes_on_how_long_a_message_is_worth_delivering(
+    broker: MosquittoBroker, open_session: OpenSession, qos: int
+) -> None:
+    """What it passes on is what is left (MQTT 5 section 3.3.2.3.3), so it has understood it."""
+    got: list[Any] = []
+    far: Any = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+    far.on_message = lambda _client, _data, message: got.append(message)
+    far.on_connect = lambda *_: far.subscribe("to/7", 1)
+    far.on_subscribe = lambda *_: got.append("subscribed")
+    far.connect(broker.host, broker.port)
+    far.loop_start()
+    session = open_session(broker.url)
+    await session.ready()
+    await until(lambda: got == ["subscribed"], "the subscription")
+    if qos:
+        await session.session.publish_qos1("to/7", b"open", time_left=99.5)
+    else:
+        assert session.session.publish_qos0("to/7", b"open", time_left=99.5)
+    await until(lambda: len(got) == 2, "the message")
+    far.disconnect()
+    far.loop_stop()
+    assert (got[1].payload, got[1].qos) == (b"open", qos)
+    assert 80 < got[1].properties.MessageExpiryInterval <= 100
 
 
 @pytest.mark.parametrize("topic", ["", "a/+", "a/#", "a\0b"])

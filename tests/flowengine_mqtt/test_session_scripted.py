@@ -381,31 +381,67 @@ async def test_limits_that_the_broker_announced_are_kept(open_session: OpenSessi
         await session.close()
 
 
-async def test_a_puback_is_not_mistaken_for_the_write_of_a_qos_0_message_with_the_same_id(
+async def test_the_broker_is_told_when_a_message_expires_also_one_that_waits_for_its_turn(
     open_session: OpenSession,
 ) -> None:
-    """paho numbers QoS 0 messages, too, and its numbers begin again after 65535."""
-    release = asyncio.Event()
+    expiries: list[bytes] = []
+    receive_maximum_1 = b"\x21\x00\x01"
 
     async def script(peer: Peer) -> None:
-        await peer.accept(version=5)
-        body = await peer.expect(PUBLISH)
-        await release.wait()
-        peer.send(PUBACK, body[3:5])
+        await peer.accept(version=5, properties=receive_maximum_1)
+        for _message in range(3):
+            body = await peer.expect(PUBLISH)
+            expiries.append(body[5:11])
+            peer.send(PUBACK, body[3:5])
         await peer.until_closed()
 
     async with ScriptedBroker(script) as broker:
         session = open_session(broker.url)
         await session.ready()
-        confirmation = session.session.publish_qos1("a", b"")
-        for number in range(65535):
-            session.session.publish_qos0("a", b"")
-            if number % 1000 == 0:
-                await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert not confirmation.done()
-        release.set()
-        assert await asyncio.wait_for(confirmation, 10) == 0
+        waits = [session.session.publish_qos1("a", b"xxxxxx", time_left=left) for left in (59.5, 0.01, None)]
+        await asyncio.wait_for(asyncio.gather(*waits), 10)
+        assert expiries == [b"\x05\x02\x00\x00\x00\x3c", b"\x05\x02\x00\x00\x00\x01", b"\x00xxxxx"]
+        await session.close()
+
+
+async def test_what_is_published_after_a_subscribe_reaches_the_broker_after_it(open_session: OpenSession) -> None:
+    kinds: list[int] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.accept(version=5)
+        while len(kinds) < 2:
+            kinds.append((await peer.receive())[0])
+        await peer.until_closed()
+
+    async with ScriptedBroker(script) as broker:
+        session = open_session(broker.url)
+        await session.ready()
+        session.session.set_filters({"a": 1})
+        assert session.session.publish_qos0("a", b"x")
+        await until(lambda: len(kinds) == 2, "both packets")
+        assert kinds == [SUBSCRIBE, PUBLISH]
+        await session.close()
+
+
+@pytest.mark.parametrize(
+    "stream", [b"\x34\x07\x00\x01a\x00\x05\x00x", b"\x30\x04\x00\x00\x00x"], ids=["QoS 2", "topic alias"]
+)
+async def test_what_a_broker_must_not_send_ends_the_connection_with_its_reason(
+    open_session: OpenSession, logs: list[EventDict], stream: bytes
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.accept(version=5)
+        if peer.number == 1:
+            peer.send_raw(stream)
+        await peer.until_closed()
+
+    async with ScriptedBroker(script) as broker:
+        session = open_session(broker.url)
+        await until(lambda: len(session.ups) == 2, "the second connection")
+        (entry,) = events(logs, "cannot be read")
+        assert entry["log_level"] == "error"
+        assert session.downs == [entry["reason"]]
+        assert session.messages == []
         await session.close()
 
 

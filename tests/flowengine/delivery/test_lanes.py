@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from flowengine import Action, Drop, Message, Reject, Result, Retry
 from flowengine.delivery import breaker, retry
 from flowengine.delivery.lanes import Lanes
-from flowengine.testing import RunningFlow, running
+from flowengine.testing import RunningFlow, message, running
 from tests.flowengine.runtime.nodes import SCRIPTED, Told, answered
 
 
@@ -256,6 +256,14 @@ async def test_what_is_too_old_when_its_turn_comes_is_dropped_as_expired(type_: 
         assert flow.engine.books().reasons == {"expired": 1}
     async with action(type_, "{expire_after: 1h}") as (flow, node, _lanes):
         assert (await flow.send(1, device="7")).state == "delivered"
+
+
+async def test_an_action_is_told_how_long_a_message_is_worth_delivering() -> None:
+    async with action(delivery="{expire_after: 1h}") as (_flow, node, _lanes):
+        left = node.time_left(message())
+        assert left is not None and 3590.0 < left <= 3600.0
+    async with action() as (_flow, node, _lanes):
+        assert node.time_left(message()) is None
 
 
 async def test_a_clock_that_is_set_while_a_message_waits_does_not_make_it_old(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,9 @@ class In(Source):
         await happens(self, "run")
         await asyncio.get_running_loop().create_future()
 
+    def left_out(self) -> None:
+        EVENTS.append((self.context.name, "left out"))
+
     async def close(self) -> None:
         await happens(self, "close")
 
@@ -177,6 +180,31 @@ async def test_a_flow_that_cannot_start_is_said_and_left_out_and_the_others_go_o
     assert (await outcome).state == "delivered"
     await engine.stop()
     assert {("la", "close"), ("lb", "close")} <= set(EVENTS)
+
+
+async def test_before_a_shared_connection_starts_the_sources_of_a_flow_that_cannot_are_told_that_it_is_left_out(
+    tmp_path: Path,
+) -> None:
+    FAULTS["a-out", "open"] = raises(StartError("no"))
+    engine = engine_of(tmp_path, SHARED, flow("a", "shared"), flow("b", "shared"))
+    await engine.start()
+    assert [name for name, what in EVENTS if what == "left out"] == ["a-in"]
+    assert EVENTS.index(("a-in", "left out")) < EVENTS.index(("shared", "start"))
+    await engine.stop()
+
+
+async def test_a_source_that_fails_when_it_is_left_out_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_source: In) -> None:
+        raise ValueError("odd")
+
+    monkeypatch.setattr(In, "left_out", fails)
+    FAULTS["a-out", "open"] = raises(StartError("no"))
+    engine = engine_of(tmp_path, flow("a"), flow("b"))
+    await engine.start()
+    assert [run.flow.name for run in engine.running()] == ["b"]
+    await engine.stop()
 
 
 async def test_a_flow_whose_connection_fails_to_start_takes_nothing(tmp_path: Path) -> None:
