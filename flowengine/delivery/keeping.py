@@ -158,9 +158,9 @@ class Keeper:
 
     async def load(self, lane: Lane) -> None:
         """Take the next rows of a lane into memory."""
-        expected = lane.rows
+        expected = lane.rows  # there may be more: on the disk already, but still to be said and counted by `_stored`
         try:
-            rows = await self.outbox.rows(self.identity, clean(str(lane.key)), lane.served, _ROWS)
+            rows = await self.outbox.rows(self.identity, clean(str(lane.key)), lane.served, min(expected, _ROWS))
         except sqlite3.Error as error:
             self.action.log.error(N_("the outbox cannot be read; trying again"), reason=str(error))
             await asyncio.sleep(_READ_AGAIN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from flowengine import Message, Result, Retry
+from flowengine.delivery import keeping
 from flowengine.testing import RunningFlow, running
 from tests.flowengine.runtime.nodes import SCRIPTED, Told
 
@@ -91,6 +93,27 @@ async def test_a_payload_that_cannot_be_stored_is_dead_and_never_sent_as_somethi
         assert [msg.payload for msg in node.attempts] == [2]
         books = flow.engine.books()
         assert (books.dead, books.delivered) == (1, 1)
+
+
+@pytest.mark.timeout(20)
+async def test_a_row_is_not_taken_before_its_commit_was_heard_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the lane would seem to hold less than nothing, and its worker would turn round and round."""
+    async with flow_of(STORED_FIRST, tmp_path) as (flow, node):
+        first = asyncio.get_running_loop().create_future()
+        node.answers = [first]
+        flow.send(1, device="7")
+        await flow.until(lambda: node.attempts)
+        await flow.send(2, device="7")
+        heard, held = keeping._stored, []
+        monkeypatch.setattr(keeping, "_stored", lambda parcels, new: held.append((parcels, new)))
+        flow.send(3, device="7")
+        await flow.until(lambda: held)
+        first.set_result(None)
+        await flow.until(lambda: len(node.attempts) == 2)
+        heard(*held[0])
+        await flow.until(lambda: len(node.attempts) == 3 and not flow.engine.pending())
 
 
 class Prepared(Told):
