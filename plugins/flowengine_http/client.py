@@ -1,5 +1,4 @@
-"""One POST over HTTP: the narrow place where aiohttp's client is used, so that a faster one may take its
-seat."""
+"""One POST over HTTP: what its two clients have in common, `SessionClient` (aiohttp's public API) and `DirectClient` (fast)."""
 
 from __future__ import annotations
 
@@ -18,6 +17,8 @@ from flowengine import Reject, Retry, StartError, _, __version__
 BODY_LIMIT = 65_536
 """Bytes of an answer that are kept."""
 
+USER_AGENT = f"flowengine/{__version__}"
+
 _KEEP_ALIVE = 15.0
 _VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
 
@@ -31,8 +32,7 @@ class Response(NamedTuple):
 
 
 class HttpClient(Protocol):
-    """Posts. `origin(url)` is what may be said of a URL: its scheme, host and port, no credentials, path or
-    query."""
+    """Posts. Connections are kept open and reused; no redirects, no cookies, no proxy from the environment."""
 
     async def open(self) -> None:
         """Acquire what is needed; StartError if that fails."""
@@ -54,59 +54,16 @@ def origin(url: str) -> str:
         return "URL"
 
 
-class SessionClient:
-    """`HttpClient` on aiohttp's ClientSession: connections are kept open and reused; no cookies, no proxy
-    from the environment.
-
-    timeout: seconds for a whole exchange. ca: a PEM file with the certificates to trust in place of the
-    system's; empty for those.
-    """
-
-    def __init__(self, *, timeout: float, ca: str = "") -> None:
-        self._timeout = timeout
-        self._ca = ca
-        self._session: aiohttp.ClientSession | None = None
-
-    async def open(self) -> None:
-        self._session = aiohttp.ClientSession(
-            # limit=0: the engine bounds how many are under way
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE, ssl=_trust(self._ca)),
-            timeout=aiohttp.ClientTimeout(total=self._timeout),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": f"flowengine/{__version__}"},
-            trust_env=False,
-        )
-
-    async def close(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
-
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Response:
-        if self._session is None:
-            raise RuntimeError("the client is not open")
-        try:
-            target = _as_written(url)
-            async with self._session.post(target, data=body, headers=headers, allow_redirects=False) as answer:
-                start = await _beginning(answer)
-                return Response(answer.status, _headers(answer), start)
-        except aiohttp.ClientConnectorCertificateError as failure:
-            words = _("{origin} has no certificate trusted here: {why}; name the file of its authority in 'ca'")
-            raise Retry(words.format(origin=origin(url), why=_why(failure)), slow=True) from failure
-        except aiohttp.ClientConnectorError as failure:
-            words = _("cannot connect to {origin}: {why}")
-            raise Retry(words.format(origin=origin(url), why=_why(failure))) from failure
-        except TimeoutError as failure:
-            words = _("{origin} did not answer within {seconds:g} s")
-            raise Retry(words.format(origin=origin(url), seconds=self._timeout)) from failure
-        except (aiohttp.ClientError, OSError) as failure:
-            # Among these: the far end closed a kept connection just as it was used again. A POST is not
-            # repeated on the spot (RFC 9110 section 9.2.2); the engine does it, with the same Idempotency-Key.
-            raise Retry(_("{origin} broke the exchange off").format(origin=origin(url))) from failure
+def connector(ca: str) -> aiohttp.TCPConnector:
+    """The pool of connections of one client. ca: a PEM file with the certificates to trust in place of the system's; empty
+    for those. Raises StartError if the file cannot be read."""
+    # limit=0: the engine bounds how many are under way
+    return aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE, ssl=_trust(ca))
 
 
-def _as_written(url: str) -> URL:
-    """The URL with its percent-encoding as it stands (a backend may have signed it): only what is not ASCII is encoded."""
+def as_written(url: str) -> URL:
+    """The URL with its percent-encoding as it stands (a backend may have signed it): only what is not ASCII is encoded.
+    Raises Reject if it is none."""
     scheme, _slashes, rest = url.partition("://")
     authority = re.split("[/?#]", rest, maxsplit=1)[0]
     try:
@@ -114,19 +71,30 @@ def _as_written(url: str) -> URL:
             made = URL(f"{scheme}://{authority}{quote(rest[len(authority) :], safe=_VISIBLE)}", encoded=True)
         else:
             made = URL(url)  # a host that DNS knows under another name (RFC 5891)
-        if made.host and made.port:  # yarl reads them only when asked
+        if made.scheme in ("http", "https") and made.host and made.port:  # yarl reads them only when asked
             return made
     except ValueError:
         pass  # such as a port that is no number
     raise Reject(_("the URL made for this message is not one"))
 
 
-async def _beginning(answer: aiohttp.ClientResponse) -> bytes:
-    """At most BODY_LIMIT bytes of the body. Read to its end, the connection is used again; closed where there
-    is more."""
+def joined(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers with names in lower case, those of one name joined (RFC 9110 section 5.3). headers: may hold a name twice."""
+    found = {name.lower(): value for name, value in headers.items()}
+    if len(found) == len(headers):
+        return found
+    found = {}
+    for name, value in headers.items():
+        key = name.lower()
+        found[key] = f"{found[key]}, {value}" if key in found else value
+    return found
+
+
+async def beginning(content: aiohttp.StreamReader) -> bytes:
+    """At most BODY_LIMIT bytes of an answer's body; `content.is_eof()` tells whether its end has come."""
     chunks = []
     size = 0
-    while chunk := await answer.content.readany():
+    while chunk := await content.readany():
         chunks.append(chunk)
         size += len(chunk)
         if size > BODY_LIMIT:
@@ -134,12 +102,19 @@ async def _beginning(answer: aiohttp.ClientResponse) -> bytes:
     return b"".join(chunks)[:BODY_LIMIT]
 
 
-def _headers(answer: aiohttp.ClientResponse) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, value in answer.headers.items():
-        key = name.lower()
-        found[key] = f"{found[key]}, {value}" if key in found else value  # RFC 9110 section 5.3
-    return found
+def no_answer(failure: Exception, url: str, timeout: float) -> Retry:
+    """Why no whole answer came, in words for the log. failure: what aiohttp or the operating system said."""
+    where = origin(url)
+    if isinstance(failure, aiohttp.ClientConnectorCertificateError):
+        words = _("{origin} has no certificate trusted here: {why}; name the file of its authority in 'ca'")
+        return Retry(words.format(origin=where, why=_why(failure)), slow=True)
+    if isinstance(failure, aiohttp.ClientConnectorError):
+        return Retry(_("cannot connect to {origin}: {why}").format(origin=where, why=_why(failure)))
+    if isinstance(failure, TimeoutError):
+        return Retry(_("{origin} did not answer within {seconds:g} s").format(origin=where, seconds=timeout))
+    # Among these: the far end closed a kept connection just as it was used again. A POST is not repeated on
+    # the spot (RFC 9110 section 9.2.2); the engine does it, with the same Idempotency-Key.
+    return Retry(_("{origin} broke the exchange off").format(origin=where))
 
 
 def _why(failure: aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from flowengine import Message, Problem, Reject, Template, _
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _FRAMING = {"connection", "content-length", "host", "transfer-encoding"}
 
 
@@ -34,7 +35,7 @@ def render(headers: Mapping[str, Template], msg: Message) -> dict[str, str]:
     rendered = {}
     for name, template in headers.items():
         value = template.render(msg)
-        if any((c < " " and c != "\t") or c == "\x7f" for c in value):
+        if _CONTROL.search(value) is not None:
             raise Reject(_("the header {name} would hold a control character").format(name=name))
         rendered[name] = value
     return rendered

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -28,8 +30,10 @@ from flowengine import (
     Url,
     _,
 )
-from flowengine_http.client import HttpClient, Response, SessionClient, origin
+from flowengine_http.choosing import open_client
+from flowengine_http.client import HttpClient, Response, origin
 from flowengine_http.headers import problems, render
+from flowengine_http.json_body import encode
 
 _JSON = "application/json"
 _EXCERPT = 200
@@ -39,8 +43,8 @@ _OURS_TO_MEND = {401, 403, 404, 410}
 # What a structured-field string holds unescaped (RFC 9651 section 3.3.3), less the blank and the percent
 # sign.
 _PLAIN = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) not in '"\\%')
+_ESCAPED = re.compile(f"[^{re.escape(_PLAIN)}]")
 
-_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 
@@ -120,7 +124,8 @@ class HttpPost(Action):
         ] = ""
 
     def setup(self) -> None:
-        self._client: HttpClient = SessionClient(timeout=self.options.timeout.seconds, ca=self.options.ca)
+        self._client: HttpClient | None = None
+        self._judged = self.options.success_when is not None or self.options.reject_when is not None
         self._key_suffix = f"/{self.context.identity}/"
         given = next((t.text for n, t in self.options.headers.items() if n.lower() == "content-type"), None)
         self._content_type_given = given is not None
@@ -141,16 +146,21 @@ class HttpPost(Action):
         yield from problems(options.headers, ours={"idempotency-key": key})
 
     async def open(self) -> None:
-        await self._client.open()
+        options = self.options
+        self._client = await open_client(timeout=options.timeout.seconds, ca=options.ca, log=self.log)
 
     async def close(self) -> None:
-        await self._client.close()
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
 
     def prepare(self, msg: Message) -> Any:
         body = self.options.body
         return None if body is None else body.build(msg)
 
     async def deliver(self, msg: Message) -> Result:
+        if self._client is None:
+            raise RuntimeError("the node is not open")
         options = self.options
         content = msg.body if msg.body is not None else self.prepare(msg)
         body, kind = self._body(msg.payload if content is None else content)
@@ -161,7 +171,7 @@ class HttpPost(Action):
         url = options.url.render(msg)
         response = await self._client.post(url, headers, body)
         result = Result(response.status, response.headers, _content(response))
-        answered = msgspec.structs.replace(msg, result=result)
+        answered = msgspec.structs.replace(msg, result=result) if self._judged else msg
         if options.reject_when is not None and options.reject_when.test(answered):
             raise Reject(_said(url, response), status=response.status)
         _judge(url, response)
@@ -176,7 +186,7 @@ class HttpPost(Action):
         if self._text_as_it_stands and isinstance(value, str):
             return value.encode(), ""
         try:
-            return _encode(value), _JSON
+            return encode(value), _JSON
         except (TypeError, ValueError, RecursionError) as failure:
             raise Reject(_("this cannot be written as JSON: {why}").format(why=failure)) from failure
 
@@ -185,6 +195,8 @@ def idempotency_key(text: str) -> str:
     """A text as the header's value: a structured-field string (draft-ietf-httpapi-idempotency-key-header
     section 2.1), in which blanks, quotes, percent signs and what is not ASCII are percent-encoded. Different
     texts give different keys."""
+    if _ESCAPED.search(text) is None:
+        return f'"{text}"'
     return f'"{quote(text, safe=_PLAIN, errors="surrogatepass")}"'
 
 
@@ -232,10 +244,15 @@ def _said(url: str, response: Response) -> str:
 
 def _content(response: Response) -> Any:
     """The body as JSON if it says it is, else as text."""
-    media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type == _JSON or media_type.endswith("+json"):
+    if _is_json(response.headers.get("content-type", "")):
         try:
             return _decode(response.body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass  # it says it is JSON and is not: what it says is still worth having
     return response.body.decode("utf-8", "replace")
+
+
+@functools.lru_cache(64)
+def _is_json(content_type: str) -> bool:
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type == _JSON or media_type.endswith("+json")

@@ -1,4 +1,4 @@
-"""A request's body read as JSON, with errors that say where."""
+"""Bodies in JSON: a request's read, with errors that say where; what is posted written."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import json
 from typing import Any
 
 import msgspec
+import orjson
 
 from flowengine import _
 from flowengine_http.answers import Refused
 
 _BOM = b"\xef\xbb\xbf"
 _decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+# What orjson would write in another way than msgspec, or that msgspec refuses.
+_LEFT_TO_MSGSPEC = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
 def decode(body: bytes) -> Any:
@@ -26,6 +30,18 @@ def decode(body: bytes) -> Any:
         raise Refused(400, _("the body is JSON that is nested too deeply")) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise Refused(400, _fault(body)) from None
+
+
+def encode(value: Any) -> bytes:
+    """A value as JSON. Raises what msgspec raises (TypeError, ValueError, RecursionError) where it cannot be written.
+
+    orjson writes a picture of 60 KB in a tenth of msgspec's time, but not all that a node may put in a payload: whole numbers
+    beyond 64 bits, keys that are no text, bytes, decimals.
+    """
+    try:
+        return orjson.dumps(value, option=_LEFT_TO_MSGSPEC)
+    except orjson.JSONEncodeError:
+        return _encode(value)
 
 
 def _fault(body: bytes) -> str:
