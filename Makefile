@@ -1,10 +1,12 @@
-# `make` lists what can be done. What a target needs is installed the first time, into .venv and nowhere else.
+# `make` lists what can be done. What a target needs is installed the first time, into .venv and, for `make bench`, .bench, and nowhere else.
 #   make run PYTHON=python3.12        with that Python (the first time; `make clean` starts over)
 #   make run ARGS="--log-level debug" options for the command behind the target
 VENV ?= .venv
 ARGS ?=
 PYTEST_ARGS ?= -n 2
 FAULT_ROUNDS ?= 50
+
+BENCH_ARGS ?= --tier all
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --no-input --disable-pip-version-check
@@ -17,7 +19,7 @@ EDITOR := tests/editor/node_modules/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test lint types layers pytest faults mosquitto fault_tools schema docs messages wheel lock clean
+.PHONY: help run demo test lint types layers pytest faults bench mosquitto fault_tools schema docs messages wheel lock clean
 
 help: ## List the targets  列出所有目标
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -46,6 +48,10 @@ pytest: $(DEVELOPMENT) $(EDITOR) mosquitto fault_tools ## Run the tests (PYTEST_
 faults: $(DEVELOPMENT) mosquitto fault_tools ## The fault suite with many rounds (FAULT_ROUNDS=50)  故障测试完整版
 	@FAULT_ROUNDS=$(FAULT_ROUNDS) $(BIN)/pytest $(PYTEST_ARGS) tests/faults
 
+bench: $(DEVELOPMENT) mosquitto ## Compare with Node-RED and scripts; an hour (BENCH_ARGS="--rounds 5")  与 Node-RED 等对比
+	@$(BIN)/python -m benchmarks run $(BENCH_ARGS)
+	@$(BIN)/python -m benchmarks report
+
 mosquitto fault_tools:
 	@tools/setup $@
 
@@ -63,14 +69,18 @@ wheel: $(RUNTIME) ## Build the wheel and the sdist into dist/  在 dist/ 中构�
 	@$(BIN)/hatchling build
 
 # No index address goes into a lock, and uv reads no configuration: what is locked are the public releases.
-COMPILE = $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--custom-compile-command "make lock" --extra embedded $(ARGS) pyproject.toml
+LOCK = $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock" $(ARGS)
+COMPILE = $(LOCK) --extra embedded pyproject.toml
+
+MQTTWARN := benchmarks/opponents/mqttwarn/
 
 lock: $(DEVELOPMENT) ## Lock the dependencies anew (ARGS=--upgrade for newer ones)  重新锁定依赖
 	@$(COMPILE) --group build --output-file requirements.lock
 	@$(COMPILE) --group dev --constraints requirements.lock --output-file requirements-dev.lock
+	@$(LOCK) $(MQTTWARN)requirements.in --output-file $(MQTTWARN)requirements.lock
 
-clean: ## Remove what make made; .flowengine/, which holds messages, stays  清理生成的文件(保留 .flowengine/)
+clean: ## Remove what make made; .flowengine/, which holds messages, and .bench/ stay  清理生成的文件(保留 .flowengine/ 和 .bench/)
 	rm -rf $(VENV) dist build tests/editor/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

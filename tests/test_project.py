@@ -21,6 +21,8 @@ from flowengine import __version__
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LOCKS = ["requirements.lock", "requirements-dev.lock"]
+PINS = [*LOCKS, "benchmarks/opponents/mqttwarn/requirements.lock"]
+PACKAGE_LOCKS = ["tests/editor/package-lock.json", "benchmarks/opponents/nodered/package-lock.json"]
 PACKS = ["flowengine_nodes", "flowengine_mqtt", "flowengine_http", "flowengine_simulate"]
 
 # Written so that this file does not name them either.
@@ -65,7 +67,7 @@ def required(*groups: str) -> list[Requirement]:
     return [Requirement(line) for line in lines]
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", PINS)
 def test_everything_in_a_lock_is_pinned_and_hashed(lock: str) -> None:
     text = (ROOT / lock).read_text(encoding="utf-8")
     entries = re.split(r"^(?=\S)", re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE), flags=re.MULTILINE)
@@ -75,7 +77,7 @@ def test_everything_in_a_lock_is_pinned_and_hashed(lock: str) -> None:
         assert re.match(r"[a-z0-9-]+==\S+", entry) and "--hash=sha256:" in entry, entry.splitlines()[0]
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", PINS)
 def test_a_lock_names_no_index_and_no_place(lock: str) -> None:
     text = (ROOT / lock).read_text(encoding="utf-8")
     assert re.findall(r"://|--(?:extra-)?index-url|--find-links|@ file", text) == []
@@ -93,8 +95,9 @@ def test_the_two_locks_agree() -> None:
     assert locked(LOCKS[0]).items() <= locked(LOCKS[1]).items()
 
 
-def test_the_lock_of_the_language_server_names_no_registry() -> None:
-    packages = json.loads((ROOT / "tests/editor/package-lock.json").read_text(encoding="utf-8"))["packages"]
+@pytest.mark.parametrize("lock", PACKAGE_LOCKS)
+def test_a_lock_of_npm_packages_names_no_registry(lock: str) -> None:
+    packages = json.loads((ROOT / lock).read_text(encoding="utf-8"))["packages"]
     for name, package in packages.items():
         assert "resolved" not in package
         assert not name or package["integrity"].startswith("sha512-")

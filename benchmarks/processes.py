@@ -1,0 +1,107 @@
+"""Child processes: started in a session of their own, watched for CPU and memory, ended with all they started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Child:
+    """A process whose output goes to a file, or nowhere."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+        log: Path | None,
+    ) -> None:
+        with open(log or os.devnull, "ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                env={**os.environ, **(env or {})},
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it is alive."""
+        return self._process.poll() is None
+
+    def pids(self) -> list[int]:
+        """Its process id and those of its children."""
+        return family(self.pid)
+
+    def stop(self, patience: float = 20.0) -> None:
+        """SIGTERM to it; SIGKILL to it and all in its session if it is not gone within `patience` seconds."""
+        if self.running:
+            self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(patience)
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to it and all in its session."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+
+def family(pid: int) -> list[int]:
+    """A process and all its descendants."""
+    found = [pid]
+    for each in found:
+        with suppress(OSError):
+            for task in Path(f"/proc/{each}/task").iterdir():
+                found += map(int, (task / "children").read_text().split())
+    return found
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """The CPU time that these processes have used, in user and system mode."""
+    ticks = 0
+    for pid in pids:
+        with suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / _TICKS
+
+
+def memory_mb(pids: Sequence[int]) -> tuple[float, float]:
+    """Resident memory, and the part of it that would be free without these processes (PSS), in MB."""
+    rss = pss = 0
+    for pid in pids:
+        with suppress(OSError):
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                name, _, rest = line.partition(":")
+                if name == "Rss":
+                    rss += int(rest.split()[0])
+                elif name == "Pss":
+                    pss += int(rest.split()[0])
+    return rss / 1024, pss / 1024
