@@ -19,10 +19,10 @@ EDITOR := tests/editor/node_modules/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test lint types layers pytest faults bench mosquitto fault_tools schema docs messages wheel lock clean
+.PHONY: help run demo test lint types layers pytest faults bench mosquitto fault_tools schema docs messages bench-growth gate wheel lock clean
 
 help: ## List the targets  列出所有目标
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 run: $(RUNTIME) ## Run the flows of flows/  运行 flows/ 中的流程
 	@exec $(BIN)/flowengine run flows/ $(ARGS)
@@ -64,6 +64,13 @@ docs: $(DEVELOPMENT) ## Write docs/nodes anew from the nodes themselves  由节�
 
 messages: $(DEVELOPMENT) ## Collect texts to translate and compile the translations  提取并编译翻译
 	@LANGUAGE=en $(BIN)/python tools/messages.py
+
+bench-growth: $(DEVELOPMENT) mosquitto ## Measure how the cost of a message grows; half an hour  测量一条消息的开销如何增长
+	@$(BIN)/python -m benchmarks.growth run $(ARGS)
+	@$(BIN)/python -m benchmarks.growth report
+
+gate: $(DEVELOPMENT) ## Write benchmarks/gate.json anew: what a message costs  重新记录每条消息的开销
+	@$(BIN)/python -m benchmarks.gate --write
 
 wheel: $(RUNTIME) ## Build the wheel and the sdist into dist/  在 dist/ 中构建 wheel 和 sdist
 	@$(BIN)/hatchling build

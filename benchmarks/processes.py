@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-_TICKS = os.sysconf("SC_CLK_TCK")
+_CPU_CLOCK = 2
+"""Makes the CPU clock of a process out of its id, as glibc's clock_getcpuclockid does; /proc counts in steps of 10 ms."""
 
 
 class Child:
@@ -84,13 +86,12 @@ def family(pid: int) -> list[int]:
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
-    """The CPU time that these processes have used, in user and system mode."""
-    ticks = 0
+    """The CPU time that these processes have used, in user and system mode, in nanosecond steps."""
+    used = 0.0
     for pid in pids:
         with suppress(OSError):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / _TICKS
+            used += time.clock_gettime(~pid << 3 | _CPU_CLOCK)
+    return used
 
 
 def memory_mb(pids: Sequence[int]) -> tuple[float, float]:
