@@ -3,14 +3,17 @@
 A message goes to the disk when its delivery has not succeeded `store_after` from its first attempt, when it has waited
 2 s for one, when an attempt failed, when the breaker is open, when its lane has rows already, or when the engine asks
 for room. It is stored together with all that stand before it in its lane, and with the other parts of its arrival that
-are not settled, in one transaction. From then on its sender may be told yes, and the memory is let go: a lane on the
-disk is read again, a few rows at a time, when its turn comes.
+are not settled, in one transaction. From then on its sender may be told yes. What is stored stays in memory, too,
+at the front of its lane and as far as there is room; the rest is let go, and read again a few rows at a time when its turn
+comes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import itertools
+import math
 import sqlite3
 import time
 from collections import deque
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from flowengine.delivery.lanes import Lanes
 
 TICK = 0.02
+KEPT_BYTES = 8 << 20
+"""How much of what is on the disk may stay in memory: a backlog of a moment is not read again."""
 WAITED = 2.0
 _SCAN_EVERY = 5
 _ROWS = 16
@@ -64,6 +69,8 @@ class Keeper:
         self.action = lanes.action
         self.identity = lanes.action.context.identity
         self.store_after = lanes.settings.store_after.seconds
+        self._behind: dict[Lane, None] = {}
+        """Lanes with rows that are in memory, too, and newcomers behind them that are not stored yet."""
         self.ahead: dict[Any, list[Outcome]] = {}
         """Lane by lane: arrivals that have passed this action and are neither settled nor stored at the next."""
         self._late = 0.0
@@ -98,9 +105,12 @@ class Keeper:
         due = [
             lane for lane in self.lanes.turns.flying if lane.storable and not lane.on_disk and 0.0 < lane.first <= limit
         ]
+        if self._behind:
+            self._behind = {lane: None for lane in self._behind if first_unstored(lane) is not None}
+            due += [lane for lane in self._behind if _arrived(lane) <= limit]
         if next(self._ticks) % _SCAN_EVERY == 0:
             limit = now - WAITED
-            due += [lane for lane in self.in_memory() if lane.parcels[0].arrived <= limit]
+            due += [lane for lane in self.in_memory() if _arrived(lane) <= limit]
             self._forget_settled()
         if due:
             self.put(together(due))
@@ -118,8 +128,10 @@ class Keeper:
         self.ahead = {key: outcomes for key, outcomes in left if outcomes}
 
     def in_memory(self) -> list[Lane]:
-        """The lanes of which nothing is on the disk."""
-        return [lane for lane in self.lanes.lanes.values() if lane.storable and not lane.on_disk and lane.parcels]
+        """The lanes of which something is in memory only: that stands at their end."""
+        return [
+            lane for lane in self.lanes.lanes.values() if lane.storable and lane.parcels and not lane.parcels[-1].seq
+        ]
 
     def put_all(self) -> None:
         """Store everything that is in memory only."""
@@ -130,31 +142,61 @@ class Keeper:
     def put(self, parcels: list[Parcel]) -> None:
         """Store these in one transaction, which also removes the rows of the journeys that this ends."""
         rows = []
+        full: set[Lane] = set()
         for parcel in parcels:
             parcel.seq = self.outbox.number()
             lane = parcel.lane
             if not lane.on_disk:
                 lane.on_disk = True
                 lane.served = parcel.seq - 1  # a row of before, whose message went on to another action, is not its own
-            rows.append(lane.owner.keeper._row(parcel))  # type: ignore[union-attr]
+            row = lane.owner.keeper._row(parcel)  # type: ignore[union-attr]
+            rows.append(row)
+            if lane in full or not self._keeps(parcel, row):
+                full.add(lane)  # what comes after it in its lane stays behind it
         self.outbox.put(rows, parcels, lambda new: _stored(parcels, new), _journeys_ended(parcels))
 
-    def put_behind(self, parcel: Parcel) -> None:
-        """Store a newcomer behind its lane's rows."""
+    def _keeps(self, parcel: Parcel, row: Row) -> bool:
+        """Whether a message stays in memory, too, and if so, count it."""
+        size = row.size()
+        if parcel.newcomer or self.outbox.kept + size > KEPT_BYTES or SHOWN in (row.kind, row.body_kind):
+            return False
+        parcel.kept = size
+        self.outbox.kept += size
+        return True
+
+    def put_behind(self, parcel: Parcel) -> bool:
+        """Store a newcomer behind its lane's rows. Where those are in memory, too, it joins them there, and is stored unless
+        they end within `store_after`: whether it did."""
+        lane = parcel.lane
+        if lane.parcels and self._joins(lane):
+            lane.parcels.append(parcel)
+            self._behind[lane] = None
+            self.watch()
+            return True
         parcel.newcomer = True
-        parcel.lane.coming += 1
-        self.put([*together(_unstored(_ahead(parcel.lane))), parcel])
+        lane.coming += 1
+        self.put([*together(_unstored(_ahead(lane))), parcel])
+        return False
+
+    def _joins(self, lane: Lane) -> bool:
+        turns = self.lanes.turns
+        if lane.rows or lane.coming or turns.paused or turns.breaker.open:
+            return False
+        if not self.store_after or self.outbox.kept > KEPT_BYTES:
+            return False
+        last = lane.parcels[-1]
+        return bool(last.kept or not last.seq or (lane.flying and last is lane.parcels[0]))
 
     def failed(self, lane: Lane, reason: str) -> None:
         """The head failed and will be tried later: store the lane, or note it on the row and let the memory go."""
-        if not lane.on_disk:
+        if not lane.parcels[-1].seq:
             self.put(together([lane]))
-            return
         head = lane.parcels[0]
         if head.stored:
             first = time.time() - (time.monotonic() - lane.first)
             self.outbox.attempted(head.seq, first, lane.attempts, reason)
-            let_go(lane, list(lane.parcels))
+            if all(parcel.stored for parcel in lane.parcels):
+                let_go(lane, list(lane.parcels))
 
     async def load(self, lane: Lane) -> None:
         """Take the next rows of a lane into memory."""
@@ -292,6 +334,25 @@ def together(lanes: Iterable[Lane]) -> list[Parcel]:
     return found
 
 
+def store_oldest(lanes: list[Lane]) -> None:
+    """Store the quarter of these lanes whose heads have waited longest: those that come after wait for them to be acknowledged,
+    and if that does not make room, somebody asks again."""
+    oldest = heapq.nsmallest(-(-len(lanes) // 4), lanes, key=_arrived)
+    if oldest and oldest[0].owner.keeper is not None:
+        oldest[0].owner.keeper.put(together(oldest))
+
+
+def first_unstored(lane: Lane) -> Parcel | None:
+    """The first message of a lane that was not put into the outbox."""
+    return next((parcel for parcel in lane.parcels if not parcel.seq), None)
+
+
+def _arrived(lane: Lane) -> float:
+    """When that came to its lane."""
+    parcel = first_unstored(lane)
+    return math.inf if parcel is None else parcel.arrived
+
+
 def _ahead(lane: Lane) -> list[Outcome]:
     keeper = lane.owner.keeper
     return [] if keeper is None else keeper.ahead.get(lane.key, [])
@@ -331,8 +392,11 @@ def _stored(parcels: list[Parcel], new: list[bool]) -> None:
             continue
         parcel.stored = True
         msg = parcel.msg
-        if lane.flying and resident and lane.parcels[0] is parcel:
-            parcel.msg = replace(msg, outcome=journey(lane.owner.keeper.outbox, parcel.seq))  # type: ignore[union-attr]
+        if parcel.kept or (lane.flying and resident and lane.parcels[0] is parcel):
+            outcome = journey(lane.owner.keeper.outbox, parcel.seq)  # type: ignore[union-attr]
+            outcome.arrived = msg.outcome.arrived
+            outcome.mark = mark_of_row(lane.owner.action.context.identity, clean(msg.id), msg.part)
+            parcel.msg = replace(msg, outcome=outcome)
         elif resident:
             lanes[lane].append(parcel)
         else:

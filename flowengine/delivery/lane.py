@@ -20,11 +20,12 @@ NO_ORDER = "none"
 class Parcel:
     """A message while it is in a lane's memory.
 
-    seq: its row's number once it was put into the outbox, else 0. stored: that row is on the disk. ended: it was
-    delivered or given up. twins: messages of the same id that came meanwhile, and end with it.
+    seq: its row's number once it was put into the outbox, else 0. stored: that row is on the disk. kept: bytes for which it
+    stays in memory all the same. ended: it was delivered or given up. twins: messages of the same id that came meanwhile, and
+    end with it.
     """
 
-    __slots__ = ("arrived", "ended", "lane", "msg", "newcomer", "seq", "stored", "twins")
+    __slots__ = ("arrived", "ended", "kept", "lane", "msg", "newcomer", "seq", "stored", "twins")
 
     def __init__(self, lane: Lane, msg: Message, arrived: float) -> None:
         self.lane = lane
@@ -34,6 +35,7 @@ class Parcel:
         self.newcomer = False
         """It went to the disk at once and was never in the lane's memory."""
         self.stored = False
+        self.kept = 0
         self.ended = False
         self.twins: list[Message] | None = None
 

@@ -123,10 +123,13 @@ class Lanes:
             msg.outcome.parcels = [*(msg.outcome.parcels or ()), parcel]
         if keeps and self.keeper is not None:
             if lane.on_disk or self.turns.breaker.open or not self.keeper.store_after:
-                self.keeper.put_behind(parcel)
-                return self.taken
-            self.keeper.watch()
-        lane.parcels.append(parcel)
+                if not self.keeper.put_behind(parcel):
+                    return self.taken
+            else:
+                self.keeper.watch()
+                lane.parcels.append(parcel)
+        else:
+            lane.parcels.append(parcel)
         if refusal is not None:
             self._again(lane, parcel, refusal)
         elif not lane.queued:
@@ -177,6 +180,9 @@ class Lanes:
         """A message leaves the memory, or has ended: those that joined it end with it."""
         if self.settings.id_from is not None:
             self._by_id.pop((parcel.msg.id, parcel.msg.part), None)
+        if parcel.kept and self.keeper is not None:
+            self.keeper.outbox.kept -= parcel.kept
+            parcel.kept = 0
         twins, parcel.twins = parcel.twins, None
         for twin in twins or ():
             self.twins -= 1
@@ -289,6 +295,8 @@ class Lanes:
             lane.served = max(lane.served, parcel.seq)
             if not parcel.stored and self.keeper is not None:
                 self.keeper.outbox.remove(parcel.seq)  # it may be on its way to the disk
+            if lane.parcels and not (lane.parcels[0].seq or lane.rows or lane.coming):
+                lane.on_disk = False  # none of it is there any more
         lane.attempts, lane.first, lane.error = 0, 0.0, ""
         self.forget(parcel)
         if self.followed:

@@ -41,6 +41,9 @@ FREE = 32 << 20
 """Bytes of the disk that are left to others."""
 _AGAIN = 1.0
 _BATCH = 2000
+_GATHER = 0.005
+"""Seconds for which a change waits for others: a sync of the disk costs as much for one as for a hundred, and what is delivered
+meanwhile need not be written at all."""
 _FREE_PAGES = 500
 log: Any = structlog.get_logger("flowengine.store")
 
@@ -164,6 +167,7 @@ class Store:
         batch: list[_Change] = []
         try:
             entry = self._queue.get(timeout=_AGAIN if impatient else None)
+            self._stop.wait(_GATHER)
             while True:
                 if entry is not None:
                     batch.append(entry)

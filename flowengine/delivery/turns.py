@@ -64,6 +64,11 @@ class Turns:
         """Whether attempts are under way, or could be; lanes that sleep until their next attempt do not count."""
         return bool(self.flying or self.ready)
 
+    @property
+    def paused(self) -> bool:
+        """Whether a person moves or drops rows just now."""
+        return bool(self._pauses)
+
     def free(self) -> bool:
         """Whether a message without others before it may be attempted at once."""
         return not self.breaker.open and len(self.flying) + len(self.ready) < self._concurrency
@@ -82,7 +87,10 @@ class Turns:
             if self._probe_timer is None and self._probing is None:
                 self._arm_probe(0.0)
             return
-        self.ready.append(lane)
+        if self.ready and _before(lane, self.ready[0]):
+            self.ready.appendleft(lane)
+        else:
+            self.ready.append(lane)
         while self._idle:
             parked = self._idle.pop()
             if not parked.done():
@@ -205,7 +213,7 @@ class Turns:
     # For a person
 
     @asynccontextmanager
-    async def paused(self) -> AsyncIterator[None]:
+    async def pause(self) -> AsyncIterator[None]:
         """Begin no attempt, and read no row, to the end of the block; attempts under way go on."""
         self._pauses += 1
         try:
@@ -248,3 +256,11 @@ class Turns:
         if self._workers:
             ended, _late = await asyncio.wait(self._workers, timeout=_HALT_WITHIN)
             await asyncio.gather(*ended, return_exceptions=True)
+
+
+def _before(lane: Lane, other: Lane) -> bool:
+    """Whether a lane's head is in memory only and arrived before the other's: PUBACKs go out in the order of arrival, and those
+    that came after wait for it. What the disk has does not push forward: live lanes would wait for all of a backlog."""
+    if lane.on_disk or other.on_disk or not lane.parcels or not other.parcels:
+        return False
+    return lane.parcels[0].msg.outcome.arrived < other.parcels[0].msg.outcome.arrived

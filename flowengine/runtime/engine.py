@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from flowengine.delivery.deadletters import RETENTION, DeadLetters
+from flowengine.delivery.keeping import store_oldest
 from flowengine.delivery.outbox import Outbox, Waiting
 from flowengine.delivery.poison import Watch
 from flowengine.delivery.store import Store
@@ -135,15 +136,14 @@ class Engine:
         self.dead_letters.look()
 
     def _press(self) -> None:
-        """Somebody needs room: store what is unsettled, once in this turn of the loop."""
+        """Somebody needs room: store the oldest of what is unsettled, once in this turn of the loop."""
         if not self._pressed:
             self._pressed = True
-            asyncio.get_running_loop().call_soon(self._store_all)
+            asyncio.get_running_loop().call_soon(self._store_oldest)
 
-    def _store_all(self) -> None:
+    def _store_oldest(self) -> None:
         self._pressed = False
-        for run in self.running():
-            run.store_all()
+        store_oldest([lane for run in self.running() for lane in run.in_memory()])
 
     def _store_failed(self, reason: str) -> None:
         self.log.error(N_("the store failed; stopping: start again once the disk is well"), reason=reason)

@@ -12,6 +12,7 @@ import structlog
 
 from flowengine.delivery.deadletters import DeadLetters
 from flowengine.delivery.keeping import Frames
+from flowengine.delivery.lane import Lane
 from flowengine.delivery.lanes import Lanes
 from flowengine.delivery.outbox import Outbox, Waiting
 from flowengine.delivery.poison import NONE, Watch, mark_of, verdict
@@ -126,11 +127,9 @@ class FlowRun:
             if lanes.keeper is not None:
                 self.books.carried += lanes.keeper.take_over(waiting.pop(lanes.action.context.identity, ()))
 
-    def store_all(self) -> None:
-        """Store what is unsettled and may be stored."""
-        for lanes in self.lanes:
-            if lanes.keeper is not None:
-                lanes.keeper.put_all()
+    def in_memory(self) -> list[Lane]:
+        """The lanes that may be stored and of which nothing is on the disk."""
+        return [lane for lanes in self.lanes if lanes.keeper is not None for lane in lanes.keeper.in_memory()]
 
     def start_sources(self) -> None:
         """Run every source, each in a task of its own that is started again if it fails."""

@@ -138,7 +138,10 @@ class Leaving:
             owner = self._desk.owner(meant.action)
             resting = None
             if owner is not None:
-                await stack.enter_async_context(owner[1].turns.paused())
+                await stack.enter_async_context(owner[1].turns.pause())
+                if owner[1].keeper is not None:
+                    owner[1].keeper.put_all()
+                await self._desk.change(lambda _database: None)  # what is on its way to the disk is there now
                 resting = clearing.at_rest(owner[1], meant.lane)
             rows, after = await self._desk.read(lambda db: clearing.batch(db, meant, after, resting))
             if rows:

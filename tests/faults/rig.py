@@ -47,9 +47,9 @@ SETTLE_S = 240.0 if FULL else 40.0
 T = TypeVar("T")
 
 
-def rounds(quick: int) -> int:
-    """How often a fault is repeated."""
-    return int(os.environ["FAULT_ROUNDS"]) if FULL else quick
+def rounds(quick: int, most: int = 1000) -> int:
+    """How often a fault is repeated; in the full form at most so often, where each time takes long."""
+    return min(int(os.environ["FAULT_ROUNDS"]), most) if FULL else quick
 
 
 def full(quick: T, long: T) -> T:

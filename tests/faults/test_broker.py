@@ -24,6 +24,8 @@ from tests.support.scripted_broker import DISCONNECT, PUBACK, Peer, ScriptedBrok
 
 HOLDS = full(0.0, 5.1)
 """Seconds that a connection holds before the next fault: three that end within 5 s look like a duel over the client id."""
+LOSSES = 6
+"""How often a connection is lost in the full form: the wait before the next grows, up to a minute, as long as none lasts."""
 FILTER = "rig/+/up"
 REFUSED = 0x87  # not authorized (MQTT 5 section 3.9.3)
 
@@ -42,7 +44,7 @@ async def saved(broker: MosquittoBroker) -> None:
 async def test_a_broker_that_is_restarted_under_load_costs_no_record(tmp_path: Path) -> None:
     async with Rig(tmp_path) as rig:
         async with rig.load():
-            for restart in range(rounds(1)):
+            for restart in range(rounds(1, LOSSES)):
                 rig.backend.behave = answers(503) if restart % 2 else healthy
                 await asyncio.sleep(HOLDS)
                 await asyncio.to_thread(rig.broker.restart)
@@ -62,7 +64,7 @@ async def test_a_broker_that_is_killed_costs_at_most_what_it_had_not_saved(tmp_p
         rig.broker.start()
         rig.engine.signal(SIGCONT)
         await rig.arrived()  # all that it had saved
-        for _ in range(rounds(1)):
+        for _ in range(rounds(1, LOSSES)):
             async with rig.load():
                 await asyncio.sleep(HOLDS)
                 safe = set(rig.publisher.acknowledged)
@@ -109,7 +111,7 @@ async def test_a_network_that_swallows_everything_is_noticed_and_costs_no_record
             Rig(tmp_path, broker=broker, mqtt_url=network.url, flows={"rig": flow(mqtt="keepalive: 1s")}) as rig,
         ):
             async with rig.load():
-                for time in range(rounds(1)):
+                for time in range(rounds(1, LOSSES)):
                     network.blackhole()
                     lost = await rig.engine.until("connection to the broker lost", time + 1)
                     assert lost["reason"] == "the broker did not answer a ping"
@@ -122,7 +124,7 @@ async def test_connections_that_are_reset_under_load_cost_no_record(tmp_path: Pa
     with MosquittoBroker(ROOMY) as broker:
         async with ChaosProxy(broker.port) as network, Rig(tmp_path, broker=broker, mqtt_url=network.url) as rig:
             async with rig.load():
-                for time in range(rounds(2)):
+                for time in range(rounds(2, LOSSES)):
                     network.reset()
                     await rig.engine.until("connected to the broker", time + 2)
                     await asyncio.sleep(HOLDS)
@@ -338,7 +340,7 @@ async def test_a_packet_id_that_was_given_to_another_message_confirms_only_that_
 async def test_a_session_that_the_broker_has_lost_is_said_and_subscribed_again(tmp_path: Path) -> None:
     with MosquittoBroker(ROOMY, persistence=False) as broker:
         async with Rig(tmp_path, broker=broker) as rig:
-            for time in range(rounds(1)):
+            for time in range(rounds(1, LOSSES)):
                 async with rig.load():
                     await asyncio.sleep(HOLDS)
                 await rig.arrived()  # what is under way in it, a broker that forgets takes with it

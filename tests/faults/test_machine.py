@@ -32,7 +32,7 @@ async def test_a_full_disk_costs_no_record_and_all_goes_on_when_there_is_room(le
     with SmallDisk(tmp_path / "state", megabytes=48) as disk:
         async with Rig(tmp_path, size=1500) as rig:
             async with rig.load():
-                for time in range(rounds(1)):
+                for time in range(rounds(1, 10)):
                     rig.backend.behave = answers(503)
                     await until(lambda: rig.stored > 50, "rows in the outbox")
                     disk.fill(leave)
@@ -49,7 +49,7 @@ async def test_nothing_is_acknowledged_that_a_full_disk_does_not_have(tmp_path: 
     with SmallDisk(tmp_path / "state", megabytes=48) as disk:
         async with Rig(tmp_path, size=1500) as rig:
             async with rig.load():
-                for _ in range(rounds(1)):
+                for _ in range(rounds(1, 10)):
                     rig.backend.behave = answers(503)
                     await until(lambda: rig.stored > 50, "rows in the outbox")
                     disk.fill()
@@ -97,7 +97,7 @@ async def test_a_sync_that_fails_ends_the_engine_loudly_and_costs_no_record(tmp_
         pytest.skip("no failing sync: there is no `strace`")
     async with Rig(tmp_path) as rig:
         async with rig.load():
-            for _ in range(rounds(1)):
+            for _ in range(rounds(1, 10)):
                 rig.backend.behave = answers(503)
                 await until(lambda: rig.stored > 50, "rows in the outbox")
                 tracer = await failing_syncs(rig.engine.pid)
