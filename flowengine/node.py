@@ -135,11 +135,20 @@ class Action(Node):
     expire_after: float | None = None
     """Seconds after its arrival from which a message is worthless, where the flow says so; the engine sets it at load."""
 
+    alone: Callable[[], bool] = bool  # bool() is False
+    """Whether the message handed over now goes alone, as a probe after failures or as what may have ended the process before: no
+    other comes until it has its answer. The engine sets it at load."""
+
     def time_left(self, msg: Message) -> float | None:
         """How many seconds are left until the message is worthless, for a far end that can be told; None: it never is."""
         if self.expire_after is None:
             return None
         return self.expire_after - (time.monotonic() - msg.outcome.arrived)
+
+    @property
+    def at_once(self) -> int:
+        """How many messages it wants under way at once, where the flow does not say (`delivery: {concurrency: ...}`)."""
+        return 32
 
     @property
     def confirming(self) -> bool:

@@ -72,7 +72,9 @@ class Lanes:
         self.watch = watch
         self.followed = followed
         self.keeper: Keeper | None = None
-        self.turns = Turns(self._serve, self._turn_over, settings.concurrency, watch)
+        at_once = action.at_once if settings.concurrency is None else settings.concurrency
+        self.turns = Turns(self._serve, self._turn_over, at_once, watch)
+        action.alone = lambda: self.turns.breaker.open or watch.closed
         self.lanes: dict[Any, Lane] = {}
         self.twins = 0
         self.trouble = 0

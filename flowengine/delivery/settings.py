@@ -57,4 +57,10 @@ class Delivery(NodeOptions):
         Duration | None,
         Meta(description="A message this old is worthless: it is dropped as `expired`", examples=["30s"]),
     ] = None
-    concurrency: Annotated[int, Meta(description="How many messages may be in flight at once", ge=1, le=1024)] = 32
+    concurrency: Annotated[
+        Annotated[int, Meta(ge=1, le=1024)] | None,
+        Meta(
+            description="How many messages may be in flight at once; by default 32, or what the action needs",
+            examples=[32],
+        ),
+    ] = None

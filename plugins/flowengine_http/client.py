@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import ssl
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 import aiohttp
+import msgspec
 from yarl import URL
 
 from flowengine import Reject, Retry, StartError, _, __version__
@@ -19,8 +21,10 @@ BODY_LIMIT = 65_536
 
 USER_AGENT = f"flowengine/{__version__}"
 
+_EXCERPT = 200
 _KEEP_ALIVE = 15.0
 _VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
+_decode = msgspec.json.Decoder().decode
 
 
 class Response(NamedTuple):
@@ -29,6 +33,20 @@ class Response(NamedTuple):
     status: int
     headers: dict[str, str]
     body: bytes
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is 2xx (RFC 9110 section 15.3)."""
+        return 200 <= self.status < 300
+
+    def content(self) -> Any:
+        """The body as JSON if it says it is, else as text."""
+        if _is_json(self.headers.get("content-type", "")):
+            try:
+                return _decode(self.body)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                pass  # it says it is JSON and is not: what it says is still worth having
+        return self.body.decode("utf-8", "replace")
 
 
 class HttpClient(Protocol):
@@ -52,6 +70,13 @@ def origin(url: str) -> str:
         return str(URL(url).origin())
     except ValueError:
         return "URL"
+
+
+def said(url: str, response: Response) -> str:
+    """Who answered what, with the beginning of the body."""
+    reason = _("{origin} answered {status}").format(origin=origin(url), status=response.status)
+    excerpt = " ".join(response.body[: 4 * _EXCERPT].decode("utf-8", "replace").split())[:_EXCERPT]
+    return f"{reason}: {excerpt}" if excerpt else reason
 
 
 def connector(ca: str) -> aiohttp.TCPConnector:
@@ -135,3 +160,9 @@ def _trust(ca: str) -> ssl.SSLContext | bool:
     except (OSError, ssl.SSLError) as failure:
         words = _("cannot read the certificates in {file}: {why}; a PEM file is expected")
         raise StartError(words.format(file=ca, why=failure.strerror or failure)) from failure
+
+
+@functools.lru_cache(64)
+def _is_json(content_type: str) -> bool:
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type == "application/json" or media_type.endswith("+json")

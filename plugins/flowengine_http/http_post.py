@@ -30,22 +30,22 @@ from flowengine import (
     Url,
     _,
 )
+from flowengine_http.batch import LONGEST_WAIT, Answer, Batches, BatchOptions
 from flowengine_http.choosing import open_client
-from flowengine_http.client import HttpClient, Response, origin
+from flowengine_http.client import HttpClient, Response, origin, said
 from flowengine_http.headers import problems, render
 from flowengine_http.json_body import encode
 
 _JSON = "application/json"
-_EXCERPT = 200
-_LONGEST_WAIT = 3600.0
+_LONGEST_AFTER = 3600.0
+_BATCHES = 4
+"""So many full batches may be under way at once, so that one gathers while others wait for their answers."""
 _TRANSIENT = {408, 409, 425, 429}
 _OURS_TO_MEND = {401, 403, 404, 410}
 # What a structured-field string holds unescaped (RFC 9651 section 3.3.3), less the blank and the percent
 # sign.
 _PLAIN = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) not in '"\\%')
 _ESCAPED = re.compile(f"[^{re.escape(_PLAIN)}]")
-
-_decode = msgspec.json.Decoder().decode
 
 
 class Verdict(Condition):
@@ -63,6 +63,13 @@ class HttpPost(Action):
     `url` are percent-encoded. The answer is `{result.status}`, `{result.headers.name}` (names in lower case)
     and `{result.body}` (JSON if it says so, else text; its first 64 KB).
 
+    With `batch`, records of several devices go together, for a backend that takes a JSON array: at most `max` of
+    them, and `wait` after the first at the latest. A device has one message under way, so a batch holds at most one of each:
+    the more devices, the fuller it is, and one alone waits `wait` for each of its messages. Only records with the same
+    URL and headers go together; `body` is made for each. If the backend reports what became of each record, `results` says where:
+    a list as long as the array, in its order. `{result.body}` is then the record's element of it, and
+    `{result.status}` that element's `status`, if it is a number from 200 to 599.
+
     Guarantees:
         2xx means delivered. Every attempt carries the same Idempotency-Key: the message's id, this node and
         the part, so that the backend can tell a repeat. Tried again with backoff: network errors, timeouts,
@@ -73,9 +80,19 @@ class HttpPost(Action):
         status that meets `reject_when` makes the message dead. No proxy from the environment, no cookies;
         what stands in the URL beside the host is never logged.
 
+        With `batch` all this is promised of each record. Idempotency-Key is the list of the records' keys in the order of the
+        array (RFC 9651 section 3.1), and a record keeps its key whatever batch it goes in. Without `results` the answer is
+        said to all. With it, after a 2xx, each record is delivered, tried again (408, 409, 425, 429, 5xx, an unmet
+        `success_when`) or dead (any other status, `reject_when`) by its own element; a report that is missing or of another
+        length means that all are tried again. One bad record takes no other down: where an answer would make several dead,
+        each is sent again at once, alone; where several are to be tried again, but for 429 and 503, each goes alone
+        until it goes through. Bytes are dead at once.
+
     Example:
         - http-post: {url: "http://127.0.0.1:6688/api/records", headers: {X-Device: "{device}"}}
           delivery: {id_from: "{device}/{payload.time}"}
+        - http-post: {url: "http://127.0.0.1:6688/api/records/batch", batch: {max: 50, wait: 20ms, results: results}}
+          name: in-batches
     """
 
     type = "http-post"
@@ -123,8 +140,17 @@ class HttpPost(Action):
             ),
         ] = ""
 
+        batch: Annotated[
+            BatchOptions | None,
+            Meta(
+                description="Send several records at once, as a JSON array",
+                examples=[{"max": 50, "wait": "20ms"}],
+            ),
+        ] = None
+
     def setup(self) -> None:
         self._client: HttpClient | None = None
+        self._batches: Batches | None = None
         self._judged = self.options.success_when is not None or self.options.reject_when is not None
         self._key_suffix = f"/{self.context.identity}/"
         given = next((t.text for n, t in self.options.headers.items() if n.lower() == "content-type"), None)
@@ -142,14 +168,29 @@ class HttpPost(Action):
             yield Problem("ca", _("certificates matter only where the url begins with https"))
         if not options.timeout.seconds:
             yield Problem("timeout", _("no backend is that fast: write a time longer than 0"))
+        if options.batch is not None:
+            if options.batch.wait.seconds > LONGEST_WAIT:
+                words = _("a batch may wait {seconds:g} s at the most")
+                yield Problem("batch.wait", words.format(seconds=LONGEST_WAIT))
+            if self._text_as_it_stands:
+                yield Problem("headers", _("a batch is JSON: leave Content-Type out, or name a type of JSON"))
         key = _("every message has one; 'delivery: {id_from: ...}' makes it from content")
         yield from problems(options.headers, ours={"idempotency-key": key})
+
+    @property
+    def at_once(self) -> int:
+        batch = self.options.batch
+        return super().at_once if batch is None else max(super().at_once, _BATCHES * batch.max)
 
     async def open(self) -> None:
         options = self.options
         self._client = await open_client(timeout=options.timeout.seconds, ca=options.ca, log=self.log)
+        if options.batch is not None:
+            self._batches = Batches(self._client, options.batch)
 
     async def close(self) -> None:
+        if self._batches is not None:
+            await self._batches.close()
         client, self._client = self._client, None
         if client is not None:
             await client.close()
@@ -161,26 +202,25 @@ class HttpPost(Action):
     async def deliver(self, msg: Message) -> Result:
         if self._client is None:
             raise RuntimeError("the node is not open")
-        options = self.options
-        content = msg.body if msg.body is not None else self.prepare(msg)
-        body, kind = self._body(msg.payload if content is None else content)
-        headers = render(options.headers, msg)
+        headers = render(self.options.headers, msg)
+        key = idempotency_key(f"{msg.id}{self._key_suffix}{msg.part}")
+        url = self.options.url.render(msg)
+        if self._batches is not None:
+            if not self._content_type_given:
+                headers["Content-Type"] = _JSON
+            record = functools.partial(self._record, msg)
+            judge = functools.partial(self._judge, msg, url)
+            return await self._batches.deliver(url, headers, key, record, judge, alone=self.alone())
+        body, kind = self._body(msg)
         if not self._content_type_given:
             headers["Content-Type"] = kind
-        headers["Idempotency-Key"] = idempotency_key(f"{msg.id}{self._key_suffix}{msg.part}")
-        url = options.url.render(msg)
+        headers["Idempotency-Key"] = key
         response = await self._client.post(url, headers, body)
-        result = Result(response.status, response.headers, _content(response))
-        answered = msgspec.structs.replace(msg, result=result) if self._judged else msg
-        if options.reject_when is not None and options.reject_when.test(answered):
-            raise Reject(_said(url, response), status=response.status)
-        _judge(url, response)
-        if options.success_when is not None and not options.success_when.test(answered):
-            reason = _("{reason}, which does not meet 'success_when'").format(reason=_said(url, response))
-            raise Retry(reason, after=retry_after(response.headers.get("retry-after")), status=response.status)
-        return result
+        return self._judge(msg, url, Answer(response, response.content()))
 
-    def _body(self, value: Any) -> tuple[bytes, str]:
+    def _body(self, msg: Message) -> tuple[bytes, str]:
+        content = msg.body if msg.body is not None else self.prepare(msg)
+        value = msg.payload if content is None else content
         if isinstance(value, bytes):
             return value, "application/octet-stream"
         if self._text_as_it_stands and isinstance(value, str):
@@ -189,6 +229,28 @@ class HttpPost(Action):
             return encode(value), _JSON
         except (TypeError, ValueError, RecursionError) as failure:
             raise Reject(_("this cannot be written as JSON: {why}").format(why=failure)) from failure
+
+    def _record(self, msg: Message) -> bytes:
+        """The message as an element of a batch."""
+        body, kind = self._body(msg)
+        if kind != _JSON:
+            raise Reject(_("bytes have no place in a batch, which is JSON (put json-parse before this node)"))
+        return body
+
+    def _judge(self, msg: Message, url: str, answer: Answer) -> Result:
+        """What an answer means for the message: raises Retry or Reject unless it is a yes."""
+        options = self.options
+        response = answer.response
+        result = Result(response.status, response.headers, answer.content)
+        answered = msgspec.structs.replace(msg, result=result) if self._judged else msg
+        if options.reject_when is not None and options.reject_when.test(answered):
+            raise Reject(said(url, response), status=response.status)
+        if not response.ok:
+            raise _refusal(url, response, of_record=answer.own)
+        if options.success_when is not None and not options.success_when.test(answered):
+            reason = _("{reason}, which does not meet 'success_when'").format(reason=said(url, response))
+            raise Retry(reason, after=retry_after(response.headers.get("retry-after")), status=response.status)
+        return result
 
 
 def idempotency_key(text: str) -> str:
@@ -207,52 +269,29 @@ def retry_after(value: str | None) -> float | None:
         return None
     text = value.strip()
     if text.isascii() and text.isdecimal():
-        return min(float(text), _LONGEST_WAIT)
+        return min(float(text), _LONGEST_AFTER)
     try:
         moment = parsedate_to_datetime(text)
     except ValueError:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return min(max((moment - datetime.now(UTC)).total_seconds(), 0.0), _LONGEST_WAIT)
+    return min(max((moment - datetime.now(UTC)).total_seconds(), 0.0), _LONGEST_AFTER)
 
 
-def _judge(url: str, response: Response) -> None:
-    """What a status means for the message (RFC 9110 section 15): raises Retry or Reject unless it is 2xx."""
+def _refusal(url: str, response: Response, *, of_record: bool) -> Retry | Reject:
+    """What a status other than 2xx means for the message (RFC 9110 section 15). of_record: a report says it of this record
+    alone, so it is no matter of addresses or credentials."""
     status = response.status
-    if 200 <= status < 300:
-        return
-    reason = _("{origin} answered {status}").format(origin=origin(url), status=status)
-    if 300 <= status < 400:
-        where = origin(response.headers.get("location", ""))
+    if status in _TRANSIENT or not 300 <= status < 500:
+        return Retry(said(url, response), after=retry_after(response.headers.get("retry-after")), status=status)
+    if of_record:
+        return Reject(said(url, response), status=status)
+    if status < 400:
+        reason = _("{origin} answered {status}").format(origin=origin(url), status=status)
         reason = _("{reason}: redirects are not followed, write the new address in 'url'").format(reason=reason)
-        raise Retry(f"{reason} ({where})" if "://" in where else reason, slow=True, status=status)
-    reason = _said(url, response)
+        where = origin(response.headers.get("location", ""))
+        return Retry(f"{reason} ({where})" if "://" in where else reason, slow=True, status=status)
     if status in _OURS_TO_MEND:
-        raise Retry(reason, slow=True, status=status)
-    if status in _TRANSIENT or not 400 <= status < 500:
-        raise Retry(reason, after=retry_after(response.headers.get("retry-after")), status=status)
-    raise Reject(reason, status=status)
-
-
-def _said(url: str, response: Response) -> str:
-    """Who answered what, with the beginning of the body."""
-    reason = _("{origin} answered {status}").format(origin=origin(url), status=response.status)
-    excerpt = " ".join(response.body[: 4 * _EXCERPT].decode("utf-8", "replace").split())[:_EXCERPT]
-    return f"{reason}: {excerpt}" if excerpt else reason
-
-
-def _content(response: Response) -> Any:
-    """The body as JSON if it says it is, else as text."""
-    if _is_json(response.headers.get("content-type", "")):
-        try:
-            return _decode(response.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            pass  # it says it is JSON and is not: what it says is still worth having
-    return response.body.decode("utf-8", "replace")
-
-
-@functools.lru_cache(64)
-def _is_json(content_type: str) -> bool:
-    media_type = content_type.partition(";")[0].strip().lower()
-    return media_type == _JSON or media_type.endswith("+json")
+        return Retry(said(url, response), slow=True, status=status)
+    return Reject(said(url, response), status=status)

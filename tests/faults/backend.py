@@ -23,7 +23,7 @@ class Record(NamedTuple):
 
 
 class Call:
-    """One POST of one record, as a behaviour gets it."""
+    """One POST of one record, or of one in a batch, as a behaviour gets it."""
 
     def __init__(self, backend: Backend, request: web.Request, record: Record, key: str | None) -> None:
         self.backend = backend
@@ -174,12 +174,20 @@ class Backend:
 
     async def _take(self, request: web.Request) -> web.StreamResponse:
         body = json.loads(await request.read())
-        record = Record(body["device"], body["number"])
         key = request.headers.get("Idempotency-Key")
         self.requests += 1
+        if not isinstance(body, list):
+            return await self._behave(self._call(request, body, key))
+        behave = self._behave
+        calls = [self._call(request, *each) for each in zip(body, (key or "").split(", "), strict=True)]
+        answers = [await behave(call) for call in calls]
+        return max(answers, key=lambda answer: answer.status)
+
+    def _call(self, request: web.Request, body: Any, key: str | None) -> Call:
+        record = Record(body["device"], body["number"])
         self.attempts[record] += 1
         self.keys[record].add(key)
-        return await self._behave(Call(self, request, record, key))
+        return Call(self, request, record, key)
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -22,7 +22,7 @@ from tests.faults.backend import (
     only,
     slow,
 )
-from tests.faults.rig import Rig, assert_nothing_lost, flow, full
+from tests.faults.rig import Rig, assert_nothing_lost, flow, full, rounds
 from tests.support.engine import until
 
 OPEN = "the action fails for everybody: one probe at a time from now on"
@@ -203,3 +203,21 @@ async def test_after_an_outage_every_lane_wakes_and_all_arrives_in_order(tmp_pat
         assert not rig.backend.times
         rig.backend.behave = healthy
         await assert_nothing_lost(rig, repeats=False)
+
+
+async def test_batches_lose_nothing_over_503_and_kill_9_and_keep_the_order_of_each_device(tmp_path: Path) -> None:
+    batches = flow(post="batch: {max: 5, wait: 10ms}")
+    async with Rig(tmp_path, flows={"rig": batches}) as rig:
+        for _round in range(rounds(1)):
+            async with rig.load():
+                rig.backend.behave = answers(503)
+                await until(lambda: rig.stored >= full(40, 400), "rows in the outbox", 60)
+                await rig.engine.kill()
+                await rig.engine.start()
+                rig.backend.behave = healthy
+                left = rig.stored
+                await until(lambda left=left: rig.stored < left, "rows that have left", 60)  # type: ignore[misc]
+                await rig.engine.kill()
+                await rig.engine.start()
+        assert rig.backend.requests < sum(rig.backend.attempts.values()), "no batch held several records"
+        await assert_nothing_lost(rig, dead=None if rounds(1) > 1 else 0)

@@ -18,7 +18,7 @@ from flowengine import Action, Drop, Message, Reject, Result, Retry
 from flowengine.delivery import breaker, retry
 from flowengine.delivery.lanes import Lanes
 from flowengine.testing import RunningFlow, message, running
-from tests.flowengine.runtime.nodes import SCRIPTED, Told, answered
+from tests.flowengine.runtime.nodes import SCRIPTED, Scripted, Told, answered
 
 
 class InThread(Action):
@@ -40,12 +40,22 @@ class Either(Told):
         return answered(self._next(msg))
 
 
+class Eager(Scripted):
+    """Wants more at once than others."""
+
+    type = "eager"
+
+    @property
+    def at_once(self) -> int:
+        return 40
+
+
 @asynccontextmanager
 async def action(type_: str = "scripted", delivery: str = "") -> AsyncIterator[tuple[RunningFlow, Any, Lanes]]:
     """A flow that is a source and one action; the flow, the action and its lanes."""
     extra = f"\n      delivery: {delivery}" if delivery else ""
     text = f"flow: f\nchains:\n  main:\n    - test-in: {{metadata: [door]}}\n    - {type_}: {{}}{extra}\n"
-    async with running(text, plugins=[*SCRIPTED, InThread, Either]) as flow:
+    async with running(text, plugins=[*SCRIPTED, InThread, Either, Eager]) as flow:
         [run] = flow.engine.flows
         [lanes] = run.lanes
         yield flow, lanes.action, lanes
@@ -169,6 +179,42 @@ async def test_no_more_are_in_flight_than_concurrency_says(type_: str) -> None:
         for outcome in outcomes:
             await outcome
         assert payloads(node) == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("type_", "delivery", "most"), [("scripted", "", 32), ("eager", "", 40), ("eager", "{concurrency: 2}", 2)]
+)
+async def test_an_action_says_how_many_it_wants_at_once_unless_the_flow_does(
+    type_: str, delivery: str, most: int
+) -> None:
+    async with action(type_, delivery) as (flow, node, lanes):
+        gates = [future() for _ in range(50)]
+        node.answers = [*gates]
+        outcomes = [flow.send(n, device=str(n)) for n in range(50)]
+        await flow.until(lambda: len(lanes.turns.flying) == most)
+        assert len(node.attempts) == most
+        for gate in gates:
+            gate.set_result(None)
+        for outcome in outcomes:
+            await outcome
+
+
+async def test_an_action_is_told_when_a_message_goes_alone_as_a_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "FIRST", 0.01)
+    monkeypatch.setattr(breaker, "LONGEST", 0.05)
+    async with action("in-thread") as (flow, node, _lanes):
+        told: list[bool] = []
+
+        def fail_at_first(msg: Message) -> None:
+            told.append(node.alone())
+            if len(told) <= breaker.FAILURES:
+                raise Retry("busy")
+
+        node.do = fail_at_first
+        assert not node.alone()
+        assert (await flow.send(1, device="7")).state == "delivered"
+        assert told == [False] * breaker.FAILURES + [True]
+        assert not node.alone()
 
 
 async def test_lanes_that_became_ready_first_go_first() -> None:
