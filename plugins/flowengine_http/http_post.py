@@ -45,6 +45,7 @@ _OURS_TO_MEND = {401, 403, 404, 410}
 # What a structured-field string holds unescaped (RFC 9651 section 3.3.3), less the blank and the percent
 # sign.
 _PLAIN = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) not in '"\\%')
+_QUOTED = {c: quote(chr(c), safe=_PLAIN) for c in range(128)}
 _ESCAPED = re.compile(f"[^{re.escape(_PLAIN)}]")
 
 
@@ -259,6 +260,8 @@ def idempotency_key(text: str) -> str:
     texts give different keys."""
     if _ESCAPED.search(text) is None:
         return f'"{text}"'
+    if text.isascii():
+        return f'"{text.translate(_QUOTED)}"'
     return f'"{quote(text, safe=_PLAIN, errors="surrogatepass")}"'
 
 

@@ -9,6 +9,7 @@ names still mean what they did.
 
 from __future__ import annotations
 
+import socket
 import ssl
 import time
 from typing import Any
@@ -30,6 +31,8 @@ PRIVATE = (
 )
 
 _TURN_PACKETS = 100
+_QUICK_ACK = getattr(socket, "TCP_QUICKACK", 0)  # Linux has it
+_SMALL = 512
 _DISCONNECT = 0xE0
 _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -105,6 +108,10 @@ class Client(paho.Client):
             self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
             return False
         self._last_bytes_received = time.monotonic()  # or paho would ping, and wait for the answer
+        if count < _SMALL and _QUICK_ACK:
+            # A broker that gathers small packets (RFC 896) sends the next only when this one is acknowledged, which our kernel
+            # would put off for 40 ms (RFC 1122 section 4.2.3.2). The option does not last.
+            sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
         self._reader.received(count)
         return True
 
