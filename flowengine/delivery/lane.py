@@ -50,8 +50,8 @@ class Lane:
     """
 
     __slots__ = (
-        "attempts", "coming", "error", "first", "flying", "key", "on_disk", "owner", "parcels", "queued", "rows", "served",
-        "storable", "under_way",
+        "attempts", "coming", "error", "first", "flying", "key", "on_disk", "owner", "parcels", "queued", "ready_at", "rows",
+        "served", "storable", "under_way",
     )  # fmt: skip
 
     def __init__(self, owner: Lanes, key: Any, storable: bool) -> None:
@@ -66,6 +66,7 @@ class Lane:
         self.queued = False
         """It stands among the ready ones, is in flight, or sleeps."""
         self.flying = False
+        self.ready_at = 0.0
         self.attempts = 0
         self.first = 0.0
         self.error = ""

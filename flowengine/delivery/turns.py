@@ -20,6 +20,12 @@ from flowengine.delivery.breaker import Breaker
 from flowengine.delivery.lane import Lane
 from flowengine.delivery.poison import Watch
 
+NARROW = 16
+"""How many are under way at once as long as no lane waits `_LONG` for its turn: more would only wait at the far end, and one lane
+that has fallen behind could not catch up. With a far end that takes long, the width grows to what the action may have."""
+_LONG = 0.02
+_SHORT = 0.005
+_CALM_TURNS = 500
 _HALT_WITHIN = 1.0
 _LOOK = 0.01
 
@@ -46,6 +52,9 @@ class Turns:
         self._serve = serve
         self._emptied = emptied
         self._concurrency = concurrency
+        self._width = min(NARROW, concurrency)
+        self._calm = 0
+        self._look_timer: asyncio.TimerHandle | None = None
         self._watch = watch
         watch.reopened.append(self._reopened)
         self._barred: list[Lane] = []
@@ -71,7 +80,7 @@ class Turns:
 
     def free(self) -> bool:
         """Whether a message without others before it may be attempted at once."""
-        return not self.breaker.open and len(self.flying) + len(self.ready) < self._concurrency
+        return not self.breaker.open and len(self.flying) + len(self.ready) < self._width
 
     def anyone_waits(self) -> bool:
         """Whether some lane waits for another attempt."""
@@ -80,6 +89,7 @@ class Turns:
     def wake(self, lane: Lane) -> None:
         """A lane's head is ready."""
         lane.queued = True
+        lane.ready_at = time.monotonic()
         if self._closing and lane.storable:
             return
         if self.breaker.open and lane is not self._probing:
@@ -91,13 +101,38 @@ class Turns:
             self.ready.appendleft(lane)
         else:
             self.ready.append(lane)
+        self._call_worker()
+
+    def _call_worker(self) -> None:
         while self._idle:
             parked = self._idle.pop()
             if not parked.done():
                 parked.set_result(None)
                 return
-        if len(self._workers) < self._concurrency and not self._halted:
+        if len(self._workers) < self._width and not self._halted:
             self._workers.append(asyncio.get_running_loop().create_task(self._work(self._watch.slot())))
+        elif self._look_timer is None and self._width < self._concurrency:
+            self._look_timer = asyncio.get_running_loop().call_later(_LONG, self._look)
+
+    def _look(self) -> None:
+        """Have more under way at once if lanes wait long for their turn."""
+        self._look_timer = None
+        if not self.ready or self._width >= self._concurrency or self._halted:
+            return
+        since = min(lane.ready_at for lane in itertools.islice(self.ready, self._width))
+        if time.monotonic() - since > _LONG:
+            self._calm = 0
+            self._width = min(2 * self._width, self._concurrency)
+            for _ in range(min(len(self.ready), self._width - len(self.flying))):
+                self._call_worker()
+        self._look_timer = asyncio.get_running_loop().call_later(_LONG, self._look)
+
+    def _narrow(self, waited: float) -> None:
+        """Have fewer under way at once once lanes have had their turns soon for a while."""
+        self._calm = self._calm + 1 if waited < _SHORT else 0
+        if self._calm > _CALM_TURNS:
+            self._calm = 0
+            self._width = max(NARROW, self._width // 2)
 
     def sleep(self, lane: Lane, seconds: float) -> None:
         """A lane's head is ready in so many seconds."""
@@ -150,8 +185,11 @@ class Turns:
     async def _work(self, slot: int) -> None:
         loop = asyncio.get_running_loop()
         while not self._halted:
-            if self.ready and not self._pauses:
-                await self._turn(self.ready.popleft(), slot)
+            if self.ready and not self._pauses and len(self.flying) < self._width:
+                lane = self.ready.popleft()
+                if self._width > NARROW:
+                    self._narrow(time.monotonic() - lane.ready_at)
+                await self._turn(lane, slot)
                 continue
             parked = loop.create_future()
             self._idle.append(parked)
@@ -248,7 +286,7 @@ class Turns:
     async def halt(self) -> None:
         """End all turns."""
         self._closing = self._halted = True
-        for timer in (self._timer, self._probe_timer):
+        for timer in (self._timer, self._probe_timer, self._look_timer):
             if timer is not None:
                 timer.cancel()
         for worker in self._workers:
@@ -259,8 +297,8 @@ class Turns:
 
 
 def _before(lane: Lane, other: Lane) -> bool:
-    """Whether a lane's head is in memory only and arrived before the other's: PUBACKs go out in the order of arrival, and those
+    """Whether a lane's head is not on the disk and arrived before the other's: PUBACKs go out in the order of arrival, and those
     that came after wait for it. What the disk has does not push forward: live lanes would wait for all of a backlog."""
-    if lane.on_disk or other.on_disk or not lane.parcels or not other.parcels:
+    if not lane.parcels or not other.parcels or lane.parcels[0].stored:
         return False
-    return lane.parcels[0].msg.outcome.arrived < other.parcels[0].msg.outcome.arrived
+    return other.parcels[0].stored or lane.parcels[0].msg.outcome.arrived < other.parcels[0].msg.outcome.arrived
