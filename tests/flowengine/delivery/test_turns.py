@@ -97,7 +97,7 @@ async def test_a_lane_that_has_fallen_behind_comes_first(monkeypatch: pytest.Mon
         far_end.holds = False
         far_end.answer()
         await asyncio.gather(*(wait(outcome) for outcome in outcomes))
-        assert far_end.order.index("behind 3") < far_end.order.index("other 2")
+        assert far_end.order.index("behind 2") < far_end.order.index("other 3")
 
 
 async def test_the_oldest_are_stored_when_room_is_wanted_and_no_more(tmp_path: Path) -> None:
