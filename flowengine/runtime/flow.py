@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping
+from threading import get_ident
 from typing import Any
 
 import structlog
@@ -271,11 +272,12 @@ class FlowRun:
 class Emitter:
     """The way in for one source: `flowengine.Emit`."""
 
-    __slots__ = ("_chain", "_run")
+    __slots__ = ("_chain", "_run", "_thread")
 
     def __init__(self, run: FlowRun, chain: Chain) -> None:
         self._run = run
         self._chain = chain
+        self._thread = get_ident()
 
     def __call__(
         self,
@@ -290,7 +292,8 @@ class Emitter:
         run = self._run
         if run.stopping:
             raise Stopping(run.flow.name)
-        asyncio.get_running_loop()  # raises in another thread, where the books would go wrong without a word
+        if get_ident() != self._thread:  # asyncio.get_running_loop() would tell as well, but asks the kernel for it
+            raise RuntimeError("emit was called in another thread, where the books would go wrong")
         budget = run.budget
         size = size or (len(payload) if type(payload) is bytes or type(payload) is str else 0)
         if budget.used * 2 > budget.bound:
