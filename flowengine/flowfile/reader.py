@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import typing
 from collections.abc import Callable
@@ -287,6 +288,7 @@ def _takes_null(info: inspect.Type) -> bool:
     return isinstance(info, inspect.AnyType) or (isinstance(info, inspect.CustomType) and info.cls is PayloadTree)
 
 
+@functools.cache
 def _ref_target(options: type[msgspec.Struct], name: str) -> type | None:
     """The connection class in `Ref[Class]`."""
     hint = typing.get_type_hints(options).get(name)
