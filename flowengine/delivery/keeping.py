@@ -39,6 +39,8 @@ KEPT_BYTES = 8 << 20
 WAITED = 2.0
 _SCAN_EVERY = 5
 _ROWS = 16
+_IN_TURN = 0.2
+"""Seconds within which a lane has its turn when all is well."""
 _READ_AGAIN = 1.0
 _ZERO = time.time() - time.monotonic()
 """What the wall clock showed at zero of the monotonic one when the process began. Ages are reckoned by it: a wall clock
@@ -107,7 +109,7 @@ class Keeper:
         ]
         if self._behind:
             self._behind = {lane: None for lane in self._behind if first_unstored(lane) is not None}
-            due += [lane for lane in self._behind if _arrived(lane) <= limit]
+            due += [lane for lane in self._behind if _arrived(lane) <= limit or not self._moves(lane, now)]
         if next(self._ticks) % _SCAN_EVERY == 0:
             limit = now - WAITED
             due += [lane for lane in self.in_memory() if _arrived(lane) <= limit]
@@ -166,7 +168,7 @@ class Keeper:
 
     def put_behind(self, parcel: Parcel) -> bool:
         """Store a newcomer behind its lane's rows. Where those are in memory, too, it joins them there, and is stored unless
-        they end within `store_after`: whether it did."""
+        they end within `store_after`, which they are likely to: whether it did."""
         lane = parcel.lane
         if lane.parcels and self._joins(lane):
             lane.parcels.append(parcel)
@@ -182,10 +184,17 @@ class Keeper:
         turns = self.lanes.turns
         if lane.rows or lane.coming or turns.paused or turns.breaker.open:
             return False
-        if not self.store_after or self.outbox.kept > KEPT_BYTES:
+        if not self.store_after or self.outbox.kept > KEPT_BYTES or not self._moves(lane, time.monotonic()):
             return False
         last = lane.parcels[-1]
         return bool(last.kept or not last.seq or (lane.flying and last is lane.parcels[0]))
+
+    def _moves(self, lane: Lane, now: float) -> bool:
+        """Whether a lane's head is likely to end soon. Behind one that is not, a newcomer is stored at once: its sender may
+        have a window of one, and would be held up by each."""
+        if lane.first:
+            return now - lane.first <= self.store_after and not lane.error
+        return now - lane.parcels[0].arrived <= _IN_TURN
 
     def failed(self, lane: Lane, reason: str) -> None:
         """The head failed and will be tried later: store the lane, or note it on the row and let the memory go."""

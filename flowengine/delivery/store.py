@@ -41,7 +41,7 @@ FREE = 32 << 20
 """Bytes of the disk that are left to others."""
 _AGAIN = 1.0
 _BATCH = 2000
-_GATHER = 0.005
+_GATHER = 0.002
 """Seconds for which a change waits for others: a sync of the disk costs as much for one as for a hundred, and what is delivered
 meanwhile need not be written at all."""
 _FREE_PAGES = 500

@@ -148,7 +148,8 @@ async def test_a_refused_subscription_is_said_is_not_ready_and_is_asked_for_agai
     async with (
         ScriptedBroker(script) as broker,
         Backend() as backend,
-        scripted_engine(tmp_path, broker, backend) as engine,
+        # The script answers no pings while it waits: the engine asks again after a minute.
+        scripted_engine(tmp_path, broker, backend, flow(mqtt="keepalive: 120s")) as engine,
     ):
         refused = await engine.until("the broker refused a subscription; nothing will come in on it")
         assert refused["level"] == "error"
