@@ -377,10 +377,3 @@ async def test_a_second_engine_on_a_state_folder_is_refused(tmp_path: Path) -> N
     async with running("{flow: f, chains: {main: [test-in, test-out]}}", state=tmp_path / "state"):
         with pytest.raises(StartError, match="process id"):
             engine_of(tmp_path / "flows", flow("a"), state=tmp_path / "state")
-
-
-async def test_a_message_from_another_thread_is_refused_and_counted_nowhere() -> None:
-    async with running("{flow: f, chains: {main: [test-in, log: hello]}}") as flow:
-        with pytest.raises(RuntimeError, match="another thread"):
-            await asyncio.to_thread(flow.send, 1)
-        assert flow.engine.books().received == 0
