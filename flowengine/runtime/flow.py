@@ -293,7 +293,9 @@ class Emitter:
         if run.stopping:
             raise Stopping(run.flow.name)
         if get_ident() != self._thread:  # asyncio.get_running_loop() would tell as well, but asks the kernel for it
-            raise RuntimeError("a message may come only from the event loop: in another thread the books would go wrong")
+            raise RuntimeError(
+                "a message may come only from the event loop: in another thread the books would go wrong"
+            )
         budget = run.budget
         size = size or (len(payload) if type(payload) is bytes or type(payload) is str else 0)
         if budget.used * 2 > budget.bound:
