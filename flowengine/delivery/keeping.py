@@ -39,8 +39,6 @@ KEPT_BYTES = 8 << 20
 WAITED = 2.0
 _SCAN_EVERY = 5
 _ROWS = 16
-_IN_TURN = 0.2
-"""Seconds within which a lane has its turn when all is well."""
 _READ_AGAIN = 1.0
 _ZERO = time.time() - time.monotonic()
 """What the wall clock showed at zero of the monotonic one when the process began. Ages are reckoned by it: a wall clock
@@ -71,8 +69,6 @@ class Keeper:
         self.action = lanes.action
         self.identity = lanes.action.context.identity
         self.store_after = lanes.settings.store_after.seconds
-        self._behind: dict[Lane, None] = {}
-        """Lanes with rows that are in memory, too, and newcomers behind them that are not stored yet."""
         self.ahead: dict[Any, list[Outcome]] = {}
         """Lane by lane: arrivals that have passed this action and are neither settled nor stored at the next."""
         self._late = 0.0
@@ -107,9 +103,6 @@ class Keeper:
         due = [
             lane for lane in self.lanes.turns.flying if lane.storable and not lane.on_disk and 0.0 < lane.first <= limit
         ]
-        if self._behind:
-            self._behind = {lane: None for lane in self._behind if first_unstored(lane) is not None}
-            due += [lane for lane in self._behind if _arrived(lane) <= limit or not self._moves(lane, now)]
         if next(self._ticks) % _SCAN_EVERY == 0:
             limit = now - WAITED
             due += [lane for lane in self.in_memory() if _arrived(lane) <= limit]
@@ -166,35 +159,11 @@ class Keeper:
         self.outbox.kept += size
         return True
 
-    def put_behind(self, parcel: Parcel) -> bool:
-        """Store a newcomer behind its lane's rows. Where those are in memory, too, it joins them there, and is stored unless
-        they end within `store_after`, which they are likely to: whether it did."""
-        lane = parcel.lane
-        if lane.parcels and self._joins(lane):
-            lane.parcels.append(parcel)
-            self._behind[lane] = None
-            self.watch()
-            return True
+    def put_behind(self, parcel: Parcel) -> None:
+        """Store a newcomer behind its lane's rows."""
         parcel.newcomer = True
-        lane.coming += 1
-        self.put([*together(_unstored(_ahead(lane))), parcel])
-        return False
-
-    def _joins(self, lane: Lane) -> bool:
-        turns = self.lanes.turns
-        if lane.rows or lane.coming or turns.paused or turns.breaker.open:
-            return False
-        if not self.store_after or self.outbox.kept > KEPT_BYTES or not self._moves(lane, time.monotonic()):
-            return False
-        last = lane.parcels[-1]
-        return bool(last.kept or not last.seq or (lane.flying and last is lane.parcels[0]))
-
-    def _moves(self, lane: Lane, now: float) -> bool:
-        """Whether a lane's head is likely to end soon. Behind one that is not, a newcomer is stored at once: its sender may
-        have a window of one, and would be held up by each."""
-        if lane.first:
-            return now - lane.first <= self.store_after and not lane.error
-        return now - lane.parcels[0].arrived <= _IN_TURN
+        parcel.lane.coming += 1
+        self.put([*together(_unstored(_ahead(parcel.lane))), parcel])
 
     def failed(self, lane: Lane, reason: str) -> None:
         """The head failed and will be tried later: store the lane, or note it on the row and let the memory go."""

@@ -125,13 +125,10 @@ class Lanes:
             msg.outcome.parcels = [*(msg.outcome.parcels or ()), parcel]
         if keeps and self.keeper is not None:
             if lane.on_disk or self.turns.breaker.open or not self.keeper.store_after:
-                if not self.keeper.put_behind(parcel):
-                    return self.taken
-            else:
-                self.keeper.watch()
-                lane.parcels.append(parcel)
-        else:
-            lane.parcels.append(parcel)
+                self.keeper.put_behind(parcel)
+                return self.taken
+            self.keeper.watch()
+        lane.parcels.append(parcel)
         if refusal is not None:
             self._again(lane, parcel, refusal)
         elif not lane.queued:
@@ -297,8 +294,6 @@ class Lanes:
             lane.served = max(lane.served, parcel.seq)
             if not parcel.stored and self.keeper is not None:
                 self.keeper.outbox.remove(parcel.seq)  # it may be on its way to the disk
-            if lane.parcels and not (lane.parcels[0].seq or lane.rows or lane.coming):
-                lane.on_disk = False  # none of it is there any more
         lane.attempts, lane.first, lane.error = 0, 0.0, ""
         self.forget(parcel)
         if self.followed:

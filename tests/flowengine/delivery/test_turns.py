@@ -111,22 +111,6 @@ async def test_the_oldest_are_stored_when_room_is_wanted_and_no_more(tmp_path: P
         assert flow.engine.outbox.puts == 2
 
 
-async def test_a_lane_leaves_the_disk_when_its_rows_have_ended(tmp_path: Path) -> None:
-    async with flow_of(STORED_BY_REQUEST, tmp_path) as (flow, far_end):
-        first = flow.send(1, device="7")
-        await flow.until(lambda: far_end.under_way == 1)
-        flow.engine._press()
-        await flow.until(lambda: first.state == "stored")
-        second = flow.send(2, device="7")
-        far_end.answer()
-        await flow.until(lambda: far_end.order == [1, 2])
-        assert second.open
-        far_end.answer()
-        assert (await second).state == "delivered"
-        assert flow.engine.outbox is not None
-        assert (flow.engine.outbox.puts, flow.engine.outbox.kept) == (1, 0)
-
-
 async def wait(outcome: Any) -> None:
     """For `gather`, which takes no plain awaitable twice."""
     await outcome
