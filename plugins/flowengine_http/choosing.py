@@ -1,4 +1,4 @@
-"""Which client a node gets: the fast one, if the parts of aiohttp that it uses behave as it expects, else the plain one.
+"""Which client a node gets: the fast one, if what it uses of aiohttp and httptools behaves as it expects, else the plain one.
 
 Tried out once in a process, with an exchange over the loopback interface: a release of aiohttp that changed them, or a
 distribution's patch, costs speed and not messages.
@@ -62,24 +62,26 @@ async def try_out() -> None:
     server = await loop.create_server(connected, "127.0.0.1", 0)
     client = DirectClient(timeout=_PATIENCE)
     try:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a?b"
         async with asyncio.timeout(_PATIENCE):
             await client.open()
-            for expected in _EXPECTED:
-                answer = await client.post(url, {"X-B": "c"}, _BODY)
-                if answer != expected:
-                    raise ValueError(f"{answer} is not {expected}")
-        if len(connections) != 1:
-            raise ValueError("a connection is not used again")
-        head = connections[0].requests[1].partition(b"\r\n\r\n")[0].lower().split(b"\r\n")
-        if head[0] != b"post /a?b http/1.1" or not {b"x-b: c", b"content-length: %d" % len(_BODY)} < set(head):
-            raise ValueError(f"a request is not as it should be: {head}")
+            await _exchanges(client, server.sockets[0].getsockname()[1], connections)
+            await client.close()
     finally:
-        await client.close()
         for connection in connections:
             connection.hang_up()
         server.close()
-        await server.wait_closed()
+
+
+async def _exchanges(client: DirectClient, port: int, connections: list[_Answering]) -> None:
+    for expected in _EXPECTED:
+        answer = await client.post(f"http://127.0.0.1:{port}/a?b", {"X-B": "c"}, _BODY)
+        if answer != expected:
+            raise ValueError(f"{answer} is not {expected}")
+    if len(connections) != 1:
+        raise ValueError("a connection is not used again")
+    head = connections[0].requests[1].partition(b"\r\n\r\n")[0].lower().split(b"\r\n")
+    if head[0] != b"post /a?b http/1.1" or not {b"x-b: c", b"content-length: %d" % len(_BODY)} < set(head):
+        raise ValueError(f"a request is not as it should be: {head}")
 
 
 class _Answering(asyncio.Protocol):

@@ -19,10 +19,13 @@ from flowengine import Reject, Retry, StartError, _, __version__
 BODY_LIMIT = 65_536
 """Bytes of an answer that are kept."""
 
-USER_AGENT = f"flowengine/{__version__}"
+KEEP_ALIVE = 15.0
+"""Seconds after which a connection that is not used is closed."""
+
+HEADERS = {"User-Agent": f"flowengine/{__version__}", "Accept-Encoding": "identity"}
+"""What each request says. Answers are short, and compressing them is work for both."""
 
 _EXCERPT = 200
-_KEEP_ALIVE = 15.0
 _VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
 _decode = msgspec.json.Decoder().decode
 
@@ -83,7 +86,7 @@ def connector(ca: str) -> aiohttp.TCPConnector:
     """The pool of connections of one client. ca: a PEM file with the certificates to trust in place of the system's; empty
     for those. Raises StartError if the file cannot be read."""
     # limit=0: the engine bounds how many are under way
-    return aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE, ssl=_trust(ca))
+    return aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE, ssl=_trust(ca))
 
 
 def as_written(url: str) -> URL:

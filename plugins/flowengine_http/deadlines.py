@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aiohttp.client_proto import ResponseHandler
+    from flowengine_http.wire import Wire
 
 
 class Deadlines:
@@ -20,23 +20,23 @@ class Deadlines:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._due: dict[ResponseHandler, float] = {}
+        self._due: dict[Wire, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = math.inf
 
-    def begin(self, connection: ResponseHandler, due: float) -> None:
+    def begin(self, connection: Wire, due: float) -> None:
         """The connection is in use, until `due` in the loop's time at the latest."""
         self._due[connection] = due
         if due < self._rings_at:
             self._set(due)
 
-    def end(self, connection: ResponseHandler) -> bool:
+    def end(self, connection: Wire) -> bool:
         """The connection is no longer in use; whether it was still in time."""
         return self._due.pop(connection, None) is not None
 
     async def cut_off_all(self) -> None:
         """Abort all connections that are in use, and wait until they are closed."""
-        closed = [future for connection in self._due if (future := connection.closed) is not None]
+        closed = [connection.closed for connection in self._due]
         self._cut_off(list(self._due))
         self._set(math.inf)
         if closed:
@@ -53,8 +53,7 @@ class Deadlines:
         self._cut_off([connection for connection, due in self._due.items() if due <= now])
         self._set(min(self._due.values(), default=math.inf))
 
-    def _cut_off(self, connections: list[ResponseHandler]) -> None:
+    def _cut_off(self, connections: list[Wire]) -> None:
         for connection in connections:
             del self._due[connection]
-            if connection.transport is not None:
-                connection.transport.abort()
+            connection.abort()

@@ -1,43 +1,36 @@
-"""The fast client: aiohttp's connector and response parser without its ClientSession, which costs a POST three quarters of
-its time.
+"""The fast client: aiohttp connects (names, TLS, IPv6), and then the connection is ours (see `wire.py`). Through ClientSession a
+POST costs ten times as much.
 
-What is used of aiohttp below its documented API, all of it in this module and `deadlines.py`: `BaseConnector.connect`, what
-`ClientRequest` makes of a URL, `ResponseHandler` (the protocol of a pooled connection: `should_close`, `set_response_params`,
-`read`, `closed`), and of a StreamReader `is_eof`, `read_nowait` and `set_exception`. `open_client` in `choosing.py` tries them
-out before it lets a node use this client.
+What is used of aiohttp below its documented API, all of it here and in `wire.py`: `BaseConnector.connect`, what `ClientRequest`
+makes of a URL, and of a connection's `ResponseHandler` `transport`, `should_close` and `connection_lost`. `open_client` in
+`choosing.py` tries them out before it lets a node use this client.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp import hdrs
-from aiohttp.http import HttpProcessingError
 from yarl import URL
 
-from flowengine_http.client import BODY_LIMIT, USER_AGENT, Response, as_written, beginning, connector, joined, no_answer
+from flowengine_http.client import HEADERS, KEEP_ALIVE, Response, as_written, connector, no_answer
 from flowengine_http.deadlines import Deadlines
-
-if TYPE_CHECKING:
-    from aiohttp.client_proto import ResponseHandler
-    from aiohttp.connector import Connection
+from flowengine_http.wire import Wire
 
 _KNOWN_URLS = 256  # URLs may hold values of messages: there is no end of them
 _KNOWN_SERVERS = 64
-_JOINED = 65_536
-"""Bytes of a body up to which copying it behind the head is cheaper than handing both on."""
 
-_BROKEN = (aiohttp.ClientError, HttpProcessingError, OSError)
+_BROKEN = (aiohttp.ClientError, OSError)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class DirectClient:
-    """`HttpClient` that writes the request itself and has aiohttp connect, keep connections and read the answer.
+    """`HttpClient` that writes the request itself and reads the answer with httptools.
 
     A POST on a kept connection makes no task, no timer and one future (see `Deadlines`). One that is cancelled, times out, or is
     answered before its body is through closes its connection. Closing the client ends what is under way with Retry.
@@ -50,10 +43,10 @@ class DirectClient:
         self._timeout = timeout
         self._ca = ca
         self._connector: aiohttp.TCPConnector | None = None
-        # The connector applies `connect` only where it has no connection at hand.
         self._connecting = aiohttp.ClientTimeout(total=None, connect=timeout)
         self._servers: dict[tuple[str, str], _Server] = {}
         self._resolve = functools.lru_cache(_KNOWN_URLS)(self._resolve_anew)
+        self._sweep_timer: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -63,6 +56,9 @@ class DirectClient:
     async def close(self) -> None:
         pool, self._connector = self._connector, None
         if pool is not None:
+            if self._sweep_timer is not None:
+                self._sweep_timer.cancel()
+            self._forget_servers()
             await self._deadlines.cut_off_all()
             await pool.close()
 
@@ -73,36 +69,50 @@ class DirectClient:
         server, target = self._resolve(url)
         head = server.head(target, headers, len(body))
         try:
-            connection = await self._connector.connect(server.request, [], self._connecting)
-            return await self._over(connection, head, body, due)
+            wire = server.idle_wire() or Wire(await self._connector.connect(server.request, [], self._connecting))
+            return await self._over(server, wire, head, body, due)
         except _BROKEN as failure:
             raise no_answer(failure, url, self._timeout) from failure
 
-    async def _over(self, connection: Connection, head: bytes, body: bytes, due: float) -> Response:
-        """The exchange over this connection, which is then given back to the pool, or closed."""
-        protocol = connection.protocol
-        assert protocol is not None
-        self._deadlines.begin(protocol, due)
+    async def _over(self, server: _Server, wire: Wire, head: bytes, body: bytes, due: float) -> Response:
+        """The exchange over this connection, which is then kept, or closed."""
+        self._deadlines.begin(wire, due)
         try:
-            response, whole = await _exchange(protocol, head, body)
+            response = await wire.exchange(head, body)
         except BaseException as failure:
-            in_time = self._deadlines.end(protocol)
-            _abort(connection)
-            if not in_time and isinstance(failure, _BROKEN):
+            in_time = self._deadlines.end(wire)
+            wire.abort()
+            if not in_time and isinstance(failure, OSError):
                 raise self._cut_off() from None
             raise
-        if not self._deadlines.end(protocol):  # cut off: an answer that ends with its connection seems to be whole
-            _abort(connection)
+        if not self._deadlines.end(wire):  # cut off: an answer that ends with its connection seems to be whole
+            wire.abort()
             raise self._cut_off()
-        if whole:
-            connection.release()
+        if wire.kept and not server.forgotten:
+            wire.idle_since = self._loop.time()
+            server.idle.append(wire)
+            if self._sweep_timer is None:
+                self._sweep_timer = self._loop.call_later(KEEP_ALIVE, self._sweep)
         else:
-            _abort(connection)
+            wire.abort()
         return response
 
     def _cut_off(self) -> OSError:
         """Why a connection was cut off: its time was up, or the client was closed."""
         return ConnectionAbortedError() if self._connector is None else TimeoutError()
+
+    def _sweep(self) -> None:
+        """Close what has been idle for long."""
+        since = self._loop.time() - KEEP_ALIVE
+        left = sum([server.sweep(since) for server in self._servers.values()])
+        self._sweep_timer = self._loop.call_later(KEEP_ALIVE, self._sweep) if left else None
+
+    def _forget_servers(self) -> None:
+        for server in self._servers.values():
+            server.forgotten = True
+            server.sweep(math.inf)
+        self._servers.clear()
+        self._resolve.cache_clear()
 
     def _resolve_anew(self, url: str) -> tuple[_Server, str]:
         """Whom a URL means, and the target of the request. Raises Reject if it is none."""
@@ -111,23 +121,42 @@ class DirectClient:
         server = self._servers.get(key)
         if server is None:
             if len(self._servers) >= _KNOWN_SERVERS:  # a flow may put even the host together from a message
-                self._servers.clear()
+                self._forget_servers()
             server = self._servers[key] = _Server(parsed)
         return server, parsed.raw_path_qs
 
 
 class _Server:
-    """What is the same for all requests to one scheme, host, port and credentials: how to connect, and heads of requests.
+    """What is the same for all requests to one scheme, host, port and credentials: connections, and heads of requests.
 
-    request: what the connector and its pool tell servers apart by.
+    request: what the connector wants to know. idle: connections that are kept, the last used last. forgotten: none is kept any
+    more.
     """
 
-    __slots__ = ("_heads", "request")
+    __slots__ = ("_heads", "forgotten", "idle", "request")
 
     def __init__(self, url: URL) -> None:
         loop = asyncio.get_running_loop()
-        self.request = aiohttp.ClientRequest(hdrs.METH_POST, url, headers={"User-Agent": USER_AGENT}, loop=loop)
+        self.request = aiohttp.ClientRequest(hdrs.METH_POST, url, headers=HEADERS, loop=loop)
+        self.idle: list[Wire] = []
+        self.forgotten = False
         self._heads: dict[tuple[str, ...], str] = {}
+
+    def idle_wire(self) -> Wire | None:
+        """A kept connection, if there is one that the far end has not closed."""
+        while self.idle:
+            wire = self.idle.pop()
+            if wire.kept:
+                return wire
+        return None
+
+    def sweep(self, since: float) -> int:
+        """Close the connections that were last used before that, in the loop's time; how many are left."""
+        for wire in self.idle:
+            if wire.idle_since < since:
+                wire.abort()
+        self.idle = [wire for wire in self.idle if wire.kept]
+        return len(self.idle)
 
     def head(self, target: str, headers: Mapping[str, str], length: int) -> bytes:
         """The head of a request. target: path and query, percent-encoded. length: bytes of the body. Raises ValueError where a
@@ -157,60 +186,3 @@ class _Server:
         lines = [line.replace("%", "%%") for line in lines]
         lines += [name.replace("%", "%%") + ": %s" for name in names]
         return "\r\n".join(["POST %s HTTP/1.1", *lines, "Content-Length: %d\r\n\r\n"])
-
-
-async def _exchange(protocol: ResponseHandler, head: bytes, body: bytes) -> tuple[Response, bool]:
-    """Send a request and read its answer; also whether the connection may be used again, as far as this exchange goes."""
-    transport = protocol.transport
-    # should_close before anything is sent: the far end spoke unasked on a kept connection, and what it said would be taken
-    # for the answer.
-    if transport is None or transport.is_closing() or protocol.should_close:
-        raise aiohttp.ServerDisconnectedError()
-    protocol.set_response_params(read_until_eof=True)
-    # Nothing waits for the body to be sent: it is in memory as a whole, and an answer may come before it is through.
-    if len(body) <= _JOINED:
-        transport.write(head + body)
-    else:
-        transport.write(head)
-        transport.write(body)
-    while True:
-        message, content = await protocol.read()
-        if not 100 <= message.code < 200 or message.code == 101:  # interim answers (RFC 9110 section 15.2)
-            break
-    start = content.read_nowait()[:BODY_LIMIT] if content.is_eof() else await _beginning(protocol, content)
-    whole = content.is_eof() and not transport.get_write_buffer_size()
-    return Response(message.code, joined(message.headers), start), whole
-
-
-async def _beginning(protocol: ResponseHandler, content: aiohttp.StreamReader) -> bytes:
-    """The body of an answer where it did not all come with the head.
-
-    If what comes is no HTTP, aiohttp closes the connection and leaves whoever reads the body waiting; here that is heard.
-    """
-    closed = protocol.closed
-    if closed is None:
-        raise aiohttp.ServerDisconnectedError()
-
-    def lost(_closed: asyncio.Future[None]) -> None:
-        if not content.is_eof() and content.exception() is None:
-            content.set_exception(aiohttp.ClientPayloadError("the connection is lost"))
-
-    closed.remove_done_callback(_heard)  # it lives as long as the connection, and one is enough
-    closed.add_done_callback(_heard)
-    closed.add_done_callback(lost)
-    try:
-        return await beginning(content)
-    finally:
-        closed.remove_done_callback(lost)
-
-
-def _heard(closed: asyncio.Future[None]) -> None:
-    """Why a connection was lost is told by its exchange: asyncio need not complain that nobody asked the future."""
-    if not closed.cancelled():
-        closed.exception()
-
-
-def _abort(connection: Connection) -> None:
-    if connection.transport is not None:
-        connection.transport.abort()  # close() alone would go on sending what is left of the request
-    connection.close()

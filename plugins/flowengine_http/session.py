@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import aiohttp
 
-from flowengine_http.client import USER_AGENT, Response, as_written, beginning, connector, joined, no_answer
+from flowengine_http.client import HEADERS, Response, as_written, beginning, connector, joined, no_answer
 
 
 class SessionClient:
@@ -26,7 +26,7 @@ class SessionClient:
             connector=connector(self._ca),
             timeout=aiohttp.ClientTimeout(total=self._timeout),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": USER_AGENT},
+            headers=HEADERS,
             trust_env=False,
         )
 

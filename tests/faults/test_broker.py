@@ -26,6 +26,8 @@ HOLDS = full(0.0, 5.1)
 """Seconds that a connection holds before the next fault: three that end within 5 s look like a duel over the client id."""
 LOSSES = 6
 """How often a connection is lost in the full form: the wait before the next grows, up to a minute, as long as none lasts."""
+BACK = 90.0
+"""Seconds within which the engine is connected again after any of them."""
 FILTER = "rig/+/up"
 REFUSED = 0x87  # not authorized (MQTT 5 section 3.9.3)
 
@@ -72,7 +74,7 @@ async def test_a_broker_that_is_killed_costs_at_most_what_it_had_not_saved(tmp_p
                 rig.broker.kill()
                 unsaved = set(rig.publisher.acknowledged) - safe
                 rig.broker.start()
-            await until(lambda unsaved=unsaved: rig.missing() <= unsaved, "all that was saved, or came later")  # type: ignore[misc]
+            await until(lambda unsaved=unsaved: rig.missing() <= unsaved, "all that was saved, or came later", BACK)  # type: ignore[misc]
             await rig.engine.until_books(lambda books: not books.pending, "nothing pending")
             forgotten = rig.missing()
             rig.publisher.acknowledged = [record for record in rig.publisher.acknowledged if record not in forgotten]

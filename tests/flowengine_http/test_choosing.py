@@ -3,6 +3,7 @@
 from typing import Any
 
 import aiohttp
+import httptools
 import pytest
 from aiohttp.client_proto import ResponseHandler
 
@@ -47,12 +48,11 @@ def _gone(*_args: object) -> Any:
 @pytest.mark.parametrize(
     ("holder", "name", "instead"),
     [
-        (aiohttp.StreamReader, "is_eof", lambda _self: False),
-        (aiohttp.StreamReader, "read_nowait", _gone),
+        (httptools, "HttpResponseParser", _gone),
         (aiohttp.ClientRequest, "headers", property(lambda _self: {}, lambda _self, _value: None)),
         (aiohttp.TCPConnector, "connect", _gone),
         (ResponseHandler, "should_close", property(lambda _self: True)),
-        (ResponseHandler, "closed", property(_gone)),
+        (ResponseHandler, "connection_lost", lambda _self, _failure: None),
     ],
 )
 async def test_where_aiohttp_is_otherwise_nodes_post_the_plain_way_and_it_is_said_once(

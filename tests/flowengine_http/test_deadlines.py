@@ -2,9 +2,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
-from aiohttp.client_proto import ResponseHandler
-
 from flowengine_http.deadlines import Deadlines
+from flowengine_http.wire import Wire
 
 
 class Clock:
@@ -41,7 +40,6 @@ class Connected:
     """A connection that is only ever aborted."""
 
     def __init__(self) -> None:
-        self.transport = self
         self.aborted = False
 
     def abort(self) -> None:
@@ -55,7 +53,7 @@ def deadlines() -> tuple[Clock, Deadlines]:
 
 def begin(table: Deadlines, due: float) -> Any:
     connection = Connected()
-    table.begin(cast(ResponseHandler, connection), due)
+    table.begin(cast(Wire, connection), due)
     return connection
 
 
