@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+_replace = msgspec.structs.replace
 State = Literal["pending", "stored", "delivered", "dropped", "dead", "withdrawn"]
 
 
@@ -48,7 +49,7 @@ class Budget:
         self.used = 0
 
 
-class Outcome:
+class Outcome(msgspec.Struct, eq=False):
     """What became of one arrival: it counts the parts that are still under way and says when the last is settled.
 
     A source gets it from `emit`. It may be awaited, or a callback given to `emit` is called once, in the event loop, when no part
@@ -56,31 +57,28 @@ class Outcome:
     disk, else `delivered` if any was delivered, else `dropped`.
     """
 
-    __slots__ = (
-        "_settled", "_waiter", "arrived", "budget", "dead", "delivered", "dropped", "mark", "open", "parcels", "reason",
-        "reply", "row", "size", "storable", "stored", "withdrawn",
-    )  # fmt: skip
-
-    def __init__(self, settled: Callable[[Outcome], None] | None = None) -> None:
-        self.arrived = time.monotonic()
-        """For ages within a run: a wall clock may be set while a message waits."""
-        self.open = 1
-        self.delivered = self.dropped = self.dead = self.stored = 0
-        self.reason = ""
-        self.reply: Reply | None = None
-        self.withdrawn = False
-        self.storable = True
-        """Whether it may be stored; what somebody waits for may not."""
-        self.size = 0
-        self.budget: Budget | None = None
-        self.mark = b"\0" * 16
-        """What tells it again after a restart; see `delivery.poison`."""
-        self.row = 0
-        """The row of the outbox that it came from, if it did."""
-        self.parcels: list[Any] | None = None
-        """Where its parts lie, if there are several."""
-        self._settled = settled
-        self._waiter: asyncio.Future[None] | None = None
+    _settled: Callable[[Outcome], None] | None = None
+    arrived: float = msgspec.field(default_factory=time.monotonic)
+    """For ages within a run: a wall clock may be set while a message waits."""
+    open: int = 1
+    delivered: int = 0
+    dropped: int = 0
+    dead: int = 0
+    stored: int = 0
+    reason: str = ""
+    reply: Reply | None = None
+    withdrawn: bool = False
+    storable: bool = True
+    """Whether it may be stored; what somebody waits for may not."""
+    size: int = 0
+    budget: Budget | None = None
+    mark: bytes = b"\0" * 16
+    """What tells it again after a restart; see `delivery.poison`."""
+    row: int = 0
+    """The row of the outbox that it came from, if it did."""
+    parcels: list[Any] | None = None
+    """Where its parts lie, if there are several."""
+    _waiter: asyncio.Future[None] | None = None
 
     @property
     def state(self) -> State:
@@ -144,14 +142,11 @@ class Message(msgspec.Struct, frozen=True):
 
     def with_payload(self, payload: Any) -> Message:
         """The same message with another payload."""
-        return Message(
-            payload, self.meta, self.id, self.time, self.outcome, self.part,
-            self.result, self.error, self.acted, self.frames,
-        )  # fmt: skip
+        return _replace(self, payload=payload, body=None)
 
     def with_meta(self, **names: Any) -> Message:
         """The same message that also knows `names`."""
-        return msgspec.structs.replace(self, meta={**self.meta, **names})
+        return _replace(self, meta={**self.meta, **names})
 
 
 _random = int.from_bytes(os.urandom(8), "big") >> 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import functools
 import gc
 import signal
@@ -34,6 +35,8 @@ from flowengine.flowfile.model import Project
 from flowengine.i18n import _
 from flowengine.runtime.engine import Engine
 
+_KEPT_BYTES = 16 << 20
+_M_TRIM_THRESHOLD = -1
 _STILL = 5.0
 """Seconds after which it is said what is not ready yet."""
 
@@ -130,6 +133,7 @@ async def _run(flows: Project, state: Path, retention: float) -> int:
         return 1
     gc.collect()
     gc.freeze()
+    _keep_freed_memory()
     ready = asyncio.create_task(_say_ready(engine, log))
     await asyncio.wait(
         [asyncio.create_task(stop.wait()), asyncio.create_task(engine.failed.wait())],
@@ -139,6 +143,16 @@ async def _run(flows: Project, state: Path, retention: float) -> int:
     await engine.stop()
     engine.log_books()
     return EX_IOERR if engine.failed.is_set() else 0
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep up to 16 MB that are freed at the end of its heap for what comes next (mallopt(3), M_TRIM_THRESHOLD).
+
+    It would give back what is more than 128 KB, two pictures, and getting that again costs a record of 60 KB an eighth of its
+    time.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library, or Windows
+        ctypes.CDLL(None).mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def _on_signals(on_signal: Callable[[str], None], engine: Engine) -> None:

@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from flowengine.message import Message
 from flowengine.node import Answer
 from flowengine.template import Template, as_text
@@ -17,60 +19,49 @@ if TYPE_CHECKING:  # a lane knows whose it is
 NO_ORDER = "none"
 
 
-class Parcel:
+class Parcel(msgspec.Struct, eq=False):
     """A message while it is in a lane's memory.
 
-    seq: its row's number once it was put into the outbox, else 0. stored: that row is on the disk. kept: bytes for which it
-    stays in memory all the same. ended: it was delivered or given up. twins: messages of the same id that came meanwhile, and
-    end with it.
+    seq: its row's number once it was put into the outbox, else 0. newcomer: it went to the disk at once and was never in the
+    lane's memory. stored: that row is on the disk. kept: bytes for which it stays in memory all the same. ended: it was delivered
+    or given up. twins: messages of the same id that came meanwhile, and end with it.
     """
 
-    __slots__ = ("arrived", "ended", "kept", "lane", "msg", "newcomer", "seq", "stored", "twins")
-
-    def __init__(self, lane: Lane, msg: Message, arrived: float) -> None:
-        self.lane = lane
-        self.msg = msg
-        self.arrived = arrived
-        self.seq = 0
-        self.newcomer = False
-        """It went to the disk at once and was never in the lane's memory."""
-        self.stored = False
-        self.kept = 0
-        self.ended = False
-        self.twins: list[Message] | None = None
+    lane: Lane
+    msg: Message
+    arrived: float
+    seq: int = 0
+    newcomer: bool = False
+    stored: bool = False
+    kept: int = 0
+    ended: bool = False
+    twins: list[Message] | None = None
 
 
-class Lane:
+class Lane(msgspec.Struct, eq=False):
     """The messages of one device on their way to one action.
 
     parcels: those in memory, the head first. coming: put into the outbox and not yet on the disk. rows: on the disk and
     not in memory, behind the parcels. served: the number of the last row that was taken into memory. Once something was
-    put, all that follow are put behind it, until the lane is empty and ceases to be. attempts, first, error: the head's
-    (first: monotonic seconds).
+    put, all that follow are put behind it, until the lane is empty and ceases to be. queued: it stands among the ready
+    ones, is in flight, or sleeps. attempts, first, error: the head's (first: monotonic seconds).
     """
 
-    __slots__ = (
-        "attempts", "coming", "error", "first", "flying", "key", "on_disk", "owner", "parcels", "queued", "ready_at", "rows",
-        "served", "storable", "under_way",
-    )  # fmt: skip
-
-    def __init__(self, owner: Lanes, key: Any, storable: bool) -> None:
-        self.owner = owner
-        self.key = key
-        self.storable = storable
-        self.parcels: deque[Parcel] = deque()
-        self.coming = 0
-        self.rows = 0
-        self.served = 0
-        self.on_disk = False
-        self.queued = False
-        """It stands among the ready ones, is in flight, or sleeps."""
-        self.flying = False
-        self.ready_at = 0.0
-        self.attempts = 0
-        self.first = 0.0
-        self.error = ""
-        self.under_way: Awaitable[Answer] | None = None
+    owner: Lanes
+    key: Any
+    storable: bool
+    parcels: deque[Parcel] = msgspec.field(default_factory=deque)
+    coming: int = 0
+    rows: int = 0
+    served: int = 0
+    on_disk: bool = False
+    queued: bool = False
+    flying: bool = False
+    ready_at: float = 0.0
+    attempts: int = 0
+    first: float = 0.0
+    error: str = ""
+    under_way: Awaitable[Answer] | None = None
 
     def __len__(self) -> int:
         return len(self.parcels) + self.coming + self.rows

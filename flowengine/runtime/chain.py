@@ -57,10 +57,11 @@ def advance(chain: Chain, at: int, msg: Message) -> None:
     while place is not None:
         chain, at, msg = place
         out: Any = msg
+        steps, outcome, end = chain.steps, msg.outcome, len(chain.steps)
         try:
-            while at < len(chain.steps):
-                out = chain.steps[at](msg)
-                if type(out) is not Message or out.outcome is not msg.outcome:
+            while at < end:
+                out = steps[at](msg)
+                if type(out) is not Message or out.outcome is not outcome:
                     out = _read(out, msg)
                     break
                 msg = out

@@ -70,32 +70,31 @@ class DirectClient:
         head = server.head(target, headers, len(body))
         try:
             wire = server.idle_wire() or Wire(await self._connector.connect(server.request, [], self._connecting))
-            return await self._over(server, wire, head, body, due)
+            self._deadlines.begin(wire, due)
+            try:
+                response = await wire.exchange(head, body)
+            except BaseException as failure:
+                wire.abort()
+                if not self._deadlines.end(wire) and isinstance(failure, OSError):
+                    raise self._cut_off() from None
+                raise
+            if not self._deadlines.end(wire):  # cut off: an answer that ends with its connection seems to be whole
+                wire.abort()
+                raise self._cut_off()
         except _BROKEN as failure:
             raise no_answer(failure, url, self._timeout) from failure
-
-    async def _over(self, server: _Server, wire: Wire, head: bytes, body: bytes, due: float) -> Response:
-        """The exchange over this connection, which is then kept, or closed."""
-        self._deadlines.begin(wire, due)
-        try:
-            response = await wire.exchange(head, body)
-        except BaseException as failure:
-            in_time = self._deadlines.end(wire)
-            wire.abort()
-            if not in_time and isinstance(failure, OSError):
-                raise self._cut_off() from None
-            raise
-        if not self._deadlines.end(wire):  # cut off: an answer that ends with its connection seems to be whole
-            wire.abort()
-            raise self._cut_off()
-        if wire.kept and not server.forgotten:
-            wire.idle_since = self._loop.time()
-            server.idle.append(wire)
-            if self._sweep_timer is None:
-                self._sweep_timer = self._loop.call_later(KEEP_ALIVE, self._sweep)
-        else:
-            wire.abort()
+        self._keep(server, wire)
         return response
+
+    def _keep(self, server: _Server, wire: Wire) -> None:
+        """Keep a connection for the next exchange, where that is allowed, or close it."""
+        if not wire.kept or server.forgotten:
+            wire.abort()
+            return
+        wire.idle_since = self._loop.time()
+        server.idle.append(wire)
+        if self._sweep_timer is None:
+            self._sweep_timer = self._loop.call_later(KEEP_ALIVE, self._sweep)
 
     def _cut_off(self) -> OSError:
         """Why a connection was cut off: its time was up, or the client was closed."""

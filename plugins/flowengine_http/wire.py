@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _HEAD_LIMIT = 65_536
 """Bytes of an answer up to the end of its head, interim answers included."""
-_JOINED = 65_536
+_JOINED = 16_384
 """Bytes of a body up to which copying it behind the head is cheaper than handing both on."""
 _BY_ZLIB = {"gzip", "x-gzip", "deflate"}
 
@@ -62,8 +62,7 @@ class Wire(asyncio.Protocol):
         if len(body) <= _JOINED:
             self.transport.write(head + body)
         else:
-            self.transport.write(head)
-            self.transport.write(body)
+            self.transport.writelines((head, body))
         return answer
 
     def abort(self) -> None:
@@ -83,8 +82,10 @@ class Wire(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self.kept = False
         except httptools.HttpParserError:
-            self._fail()
-            return
+            if not self._whole:
+                self._fail()
+                return
+            self._followed = True
         if self._whole or len(self._body) > BODY_LIMIT:
             self._done(answer)
         elif not self._begun:

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+import msgspec
 
-class Entry:
+
+class Entry(msgspec.Struct, eq=False):
     """One received QoS 1 message. Call `settle()` once when the sender may be told that we have it."""
 
-    __slots__ = ("_ledger", "body", "live", "mid", "settled")
-
-    def __init__(self, ledger: AckLedger, mid: int, body: object) -> None:
-        self._ledger = ledger
-        self.mid = mid
-        self.body = body
-        self.live = True
-        self.settled = False
+    _ledger: AckLedger
+    mid: int
+    body: object
+    live: bool = True
+    settled: bool = False
 
     def settle(self, _outcome: object = None) -> None:
         """The message is settled or stored: its PUBACK goes out once all before it are settled, too."""

@@ -63,7 +63,10 @@ class PacketReader:
             start = self._start
             length, body = data[start + 1], start + 2
             if length > 127:
-                length, body = variable_byte_integer(data, start + 1, end)
+                if end - start > 2 and data[start + 2] < 128:  # two bytes: most of what is longer than a heartbeat
+                    length, body = length & 127 | data[start + 2] << 7, start + 3
+                else:
+                    length, body = variable_byte_integer(data, start + 1, end)
             stop = body + length
             if length < 0 or stop > end:
                 needed = stop - start

@@ -43,7 +43,7 @@ def test_a_row_has_median_quartiles_ratio_and_losses(english: str) -> None:
 
 
 def test_a_system_that_failed_is_named_with_its_error_on_one_line(english: str) -> None:
-    assert "Failed: hand-written script: limit ended at its start" in english
+    assert "Failed: the same, tuned: limit ended at its start" in english
 
 
 def test_the_machine_and_the_versions_are_named(english: str) -> None:

@@ -19,7 +19,7 @@ from benchmarks.results import Batch
 from benchmarks.rig import MeasurementFailed, Rig
 from benchmarks.systems import SYSTEMS
 from benchmarks.systems.flowengine import flow
-from benchmarks.systems.limit_script import LimitScript
+from benchmarks.systems.limit_script import LimitScript, Script
 from benchmarks.systems.system import PYTHON, ROOT, Ability, Place, System
 from benchmarks.works import WORKS
 from tests.support.broker import wait_until
@@ -80,9 +80,10 @@ def test_what_nobody_takes_is_lost() -> None:
     assert sample.sent == sample.lost == 10
 
 
-def test_the_limit_does_all_works_in_order_and_loses_nothing() -> None:
+@pytest.mark.parametrize("script", [Script, LimitScript])
+def test_the_scripts_do_all_works_in_order_and_lose_nothing(script: type[System]) -> None:
     with Rig() as rig:
-        assert rig.start(LimitScript()) > 0
+        assert rig.start(script()) > 0
         for plan in ({}, {"devices": 1}, {"kinds": ("heartbeat", "record", "stranger")}):
             sample = rig.load(**SHORT, **plan)
             assert (sample.lost, sample.repeats, sample.swapped) == (0, 0, 0)

@@ -1,8 +1,11 @@
-"""The limit: what one writes by hand for speed on the packages that flowengine stands on, with no engine in between.
+"""What one writes by hand for speed on the packages that flowengine stands on, with no engine in between.
 
-It reads MQTT through paho from one buffer, decodes with msgspec into the fields that are passed on and no others, posts with
-aiohttp, and confirms to the broker once the backend has a record, of one device in order. It does not retry, store or count:
-what the backend refuses is lost.
+It reads MQTT 5 through paho from one buffer, reads and writes JSON with orjson, posts with aiohttp's ClientSession, and confirms to
+the broker once the backend has a record, of one device in order. It does not retry, store or count: what the backend refuses is
+lost.
+
+With TUNED=1 it is the limit: it decodes with msgspec into the fields that are passed on and no others, copies those as bytes, and
+speaks MQTT 3.1.1, which costs paho some 20 microseconds less a message and leaves how many are in flight to the broker.
 """
 
 from __future__ import annotations
@@ -19,19 +22,24 @@ from typing import Any
 
 import aiohttp
 import msgspec
+import orjson
 import paho.mqtt.client as mqtt
 import uvloop
 from aiohttp import web
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 BROKER_PORT = int(os.environ["BROKER_PORT"])
 BACKEND_URL = os.environ["BACKEND_URL"]
 LISTEN_PORT = int(os.environ["LISTEN_PORT"])
+TUNED = os.environ.get("TUNED", "0") == "1"
 ORDERED = os.environ.get("ORDERED", "1") == "1"
 DEVICE = "123456789"
 WINDOW = 512
 WORKERS = 32
 READ_BYTES = 256 * 1024
+HOUR = 3600
 
 
 class Record(msgspec.Struct):
@@ -63,6 +71,38 @@ class Post(msgspec.Struct):
     personType: msgspec.Raw
 
 
+def read_plainly(payload: bytes) -> tuple[str, list[bytes]]:
+    """What a message is, and the bodies to post."""
+    report = orjson.loads(payload)
+    if report["cmd"] != "verifiedRecordU":
+        return report["cmd"], []
+    return report["cmd"], [
+        orjson.dumps(
+            {
+                "user_id": record["num"],
+                "name": record["name"],
+                "img": record["liveImageBase64"],
+                "verifiedCode": record["verifiedCode"],
+                "bot_time": record["time"],
+                "personType": record["personType"],
+            }
+        )
+        for record in report["data"]
+    ]
+
+
+def read_tuned(payload: bytes) -> tuple[str, list[bytes]]:
+    """The same, without looking at what is passed on."""
+    report = read_report(payload)
+    if report.cmd != "verifiedRecordU":
+        return report.cmd, []
+    return report.cmd, [
+        write(Post(r.num, r.name, r.liveImageBase64, r.verifiedCode, r.time, r.personType))
+        for r in read_records(report.data)
+    ]
+
+
+read = read_tuned if TUNED else read_plainly
 read_report = msgspec.json.Decoder(Report).decode
 read_records = msgspec.json.Decoder(list[Record]).decode
 write = msgspec.json.Encoder().encode
@@ -102,8 +142,8 @@ class Gate:
         self.client = BufferedClient(
             CallbackAPIVersion.VERSION2,
             "bench-limit",
-            clean_session=False,
-            protocol=MQTTProtocolVersion.MQTTv311,  # MQTT 5 costs paho some 20 microseconds a message more
+            clean_session=False if TUNED else None,
+            protocol=MQTTProtocolVersion.MQTTv311 if TUNED else MQTTProtocolVersion.MQTTv5,
             manual_ack=True,
         )
         self.client.max_inflight_messages_set(WINDOW)
@@ -116,7 +156,13 @@ class Gate:
         self.client.on_socket_unregister_write = self.on_socket_unregister_write
 
     def connect(self) -> None:
-        self.client.connect("127.0.0.1", BROKER_PORT)
+        if TUNED:
+            self.client.connect("127.0.0.1", BROKER_PORT)
+            return
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = HOUR
+        properties.ReceiveMaximum = WINDOW
+        self.client.connect("127.0.0.1", BROKER_PORT, clean_start=False, properties=properties)
 
     def on_socket_open(self, client: mqtt.Client, userdata: Any, sock: Any) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -142,16 +188,12 @@ class Gate:
     def on_message(self, client: mqtt.Client, userdata: Any, message: mqtt.MQTTMessage) -> None:
         topic, mid = message.topic, message.mid
         if topic.startswith("fungxi_") and topic.endswith("_upLink"):
-            report = read_report(message.payload)
-            if report.cmd == "verifiedRecordU":
-                bodies = [
-                    write(Post(r.num, r.name, r.liveImageBase64, r.verifiedCode, r.time, r.personType))
-                    for r in read_records(report.data)
-                ]
+            cmd, bodies = read(bytes(message.payload))
+            if bodies:
                 self.arrived[mid] = False
                 self.hand_over(topic if ORDERED else mid, bodies, mid)
                 return
-            if report.cmd == "heartU":
+            if cmd == "heartU":
                 client.publish(topic[:-6] + "downLink", self.heartbeat_reply())
         if message.qos:
             self.arrived[mid] = False
