@@ -1,7 +1,7 @@
 """What one writes by hand for speed on the packages that flowengine stands on, with no engine in between.
 
-It reads MQTT 5 through paho from one buffer, reads and writes JSON with orjson, posts with a session of aiohttp, and confirms to the
-broker once the backend has a record, of one device in order. It does not retry, store or count: what the backend refuses is
+It reads MQTT 5 through paho from one buffer, reads and writes JSON with orjson, posts with a session of aiohttp, and confirms to
+the broker once the backend has a record, of one device in order. It does not retry, store or count: what the backend refuses is
 lost.
 
 With TUNED=1 it is the limit: it decodes with msgspec into the fields that are passed on and no others, copies those as bytes, and
