@@ -33,7 +33,6 @@ from flowengine.message import Failure, Message, Outcome, Result
 if TYPE_CHECKING:
     from flowengine.delivery.lanes import Lanes
 
-TICK = 0.02
 KEPT_BYTES = 8 << 20
 """How much of what is on the disk may stay in memory: a backlog of a moment is not read again."""
 WAITED = 2.0
@@ -71,8 +70,7 @@ class Keeper:
         self.store_after = lanes.settings.store_after.seconds
         self.ahead: dict[Any, list[Outcome]] = {}
         """Lane by lane: arrivals that have passed this action and are neither settled nor stored at the next."""
-        self._late = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._watching = False
         self._ticks = itertools.count(1)
 
     def take_over(self, waiting: Iterable[Waiting]) -> int:
@@ -88,18 +86,15 @@ class Keeper:
         return rows
 
     def watch(self) -> None:
-        """Something is in memory: look after it every 20 ms."""
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
+        """Something is in memory: look after it at every tick."""
+        if not self._watching:
+            self._watching = True
+            self.outbox.ticker.add(self._look)
 
-    def _tick(self) -> None:
-        assert self._timer is not None
-        late = max(0.0, asyncio.get_running_loop().time() - self._timer.when())
-        self._timer = None
+    def _look(self, held_up: float) -> bool:
+        """Store what is due. What the loop itself was held up is not the far end's delay."""
         now = time.monotonic()
-        # While the loop itself was held up, answers may have come that it has not read: that is not the far end's delay.
-        limit = now - self.store_after - late - self._late
-        self._late = late
+        limit = now - self.store_after - held_up
         due = [
             lane for lane in self.lanes.turns.flying if lane.storable and not lane.on_disk and 0.0 < lane.first <= limit
         ]
@@ -109,8 +104,8 @@ class Keeper:
             self._forget_settled()
         if due:
             self.put(together(due))
-        if self.lanes.lanes or self.ahead:
-            self.watch()
+        self._watching = bool(self.lanes.lanes or self.ahead)
+        return self._watching
 
     def passes(self, lane: Lane, outcome: Outcome) -> None:
         """An arrival goes on to another action: what its lane stores from now on is stored together with it, or after. Else,

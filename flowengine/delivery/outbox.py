@@ -7,7 +7,6 @@ a checksum: a row that was damaged on the disk is never sent, it goes to the dea
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +16,7 @@ import msgspec
 
 from flowengine.delivery.lane import Parcel
 from flowengine.delivery.store import Store
+from flowengine.delivery.ticker import Ticker
 from flowengine.errors import FAULTS
 
 _encode = msgspec.json.Encoder().encode
@@ -25,7 +25,6 @@ _decode = msgspec.json.Decoder().decode
 BYTES, JSON, SHOWN = 0, 1, 2
 """Kinds of a payload: as it came, as JSON, or, where it is not what it was, as a person may read it."""
 _LEVELS = 3
-_GATHER = 0.02
 
 
 class Row(msgspec.Struct):
@@ -136,6 +135,7 @@ class Outbox:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.ticker = Ticker()
         self.puts = 0
         """How many rows were ever put in this run: a healthy run puts none."""
         self.kept = 0
@@ -144,6 +144,7 @@ class Outbox:
         """The first number that this run gives."""
         self._next = 1
         self._leaving: list[int] = []
+        self._removing = False
 
     async def open(self) -> list[Waiting]:
         """What waits from runs before, lane by lane. Raises sqlite3.Error."""
@@ -185,10 +186,16 @@ class Outbox:
         self.store.change(work, then, grows=True)
 
     def remove(self, seq: int) -> None:
-        """A row has ended; those of some 20 ms are removed by one change."""
-        if not self._leaving:
-            asyncio.get_running_loop().call_later(_GATHER, self.flush)
+        """A row has ended; those of one tick are removed by one change."""
+        if not self._removing:
+            self._removing = True
+            self.ticker.add(self._remove_gathered)
         self._leaving.append(seq)
+
+    def _remove_gathered(self, _held_up: float) -> bool:
+        self._removing = False
+        self.flush()
+        return False
 
     def flush(self) -> None:
         """Queue the removals now."""

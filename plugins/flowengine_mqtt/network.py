@@ -31,7 +31,9 @@ from flowengine_mqtt.settings import ASSUMED_WINDOW, SessionSettings
 
 log = structlog.get_logger(__name__)
 
-_TICK = 1.0
+_TICKS_A_KEEPALIVE = 10
+_TICK = (1.0, 5.0)
+"""Seconds at the least and at the most between two looks at what is due: pings, and their answers."""
 _STALLED_BYTES = 1_000_000  # how much may wait behind a full socket
 _FILTERS_A_PACKET = 8  # AWS IoT Core refuses more in one SUBSCRIBE
 
@@ -157,7 +159,8 @@ class NetworkConnection:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or small replies wait for the peer's ACK
         self._client.on_socket_close = self._socket_closes
         self._loop.add_reader(self._fd, self._readable)
-        self._timers = [self._loop.call_later(_TICK, self._tick)]
+        self._tick_s = min(max(_TICK[0], self._settings.keepalive / _TICKS_A_KEEPALIVE), _TICK[1])
+        self._timers = [self._loop.call_later(self._tick_s, self._tick)]
         self._timers.append(self._loop.call_later(self._settings.patience.connect, self._connack_overdue))
         self._write()
 
@@ -223,7 +226,7 @@ class NetworkConnection:
     def _tick(self) -> None:
         self._client.loop_misc()
         if self._fd != -1:
-            self._timers[0] = self._loop.call_later(_TICK, self._tick)
+            self._timers[0] = self._loop.call_later(self._tick_s, self._tick)
 
     def _connack_overdue(self) -> None:
         if self._accepted_at is None:
