@@ -297,6 +297,18 @@ class LanesOnDisk(RuleBasedStateMachine):
         assert self.flow.balanced(), self.flow.engine.books().lines(self.flow.engine.pending())
 
     @invariant()
+    def what_is_stored_of_a_lane_stands_in_order_and_before_what_is_not(self) -> None:
+        """Rows come back in the order of their numbers: a later message with a number before an older one's would overtake it."""
+        for lanes in self.lanes:
+            for lane in lanes.lanes.values():
+                numbers = [parcel.seq for parcel in lane.parcels]
+                stored = [number for number in numbers if number]
+                assert stored == sorted(stored), numbers
+                assert numbers == stored + [0] * (len(numbers) - len(stored)), numbers
+                if lane.coming or lane.rows:
+                    assert len(stored) == len(numbers), "on the disk before what stands before it"
+
+    @invariant()
     def first_arrivals_of_a_device_are_in_order(self) -> None:
         self.note()
         for arrived, late in zip(self.arrived, (set(), self.refused), strict=True):

@@ -1,5 +1,6 @@
 import asyncio
 import time
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -9,9 +10,14 @@ from flowengine.delivery.ticker import TICK, Ticker
 
 async def test_all_have_one_timer_and_none_is_left_when_nobody_wants_a_tick(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
-    timers = []
+    timers: list[float] = []
     call_later = loop.call_later
-    monkeypatch.setattr(loop, "call_later", lambda *args: timers.append(args) or call_later(*args))
+
+    def counted(delay: float, *more: Any) -> asyncio.TimerHandle:
+        timers.append(delay)
+        return call_later(delay, *more)
+
+    monkeypatch.setattr(loop, "call_later", counted)
     ticker = Ticker()
     left = dict.fromkeys(range(200), 3)
     over = asyncio.Event()
@@ -27,7 +33,7 @@ async def test_all_have_one_timer_and_none_is_left_when_nobody_wants_a_tick(monk
     await asyncio.wait_for(over.wait(), 10)
     await asyncio.sleep(3 * TICK)
     assert set(left.values()) == {0}
-    assert sum(args[0] == TICK for args in timers) == 3
+    assert timers.count(TICK) == 3
 
 
 async def test_one_that_fails_takes_no_other_down_is_called_again_and_said_once() -> None:
