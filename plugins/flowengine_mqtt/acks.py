@@ -48,6 +48,8 @@ class AckLedger:
         self._generation = 0
         self.pending: deque[Entry] = deque()
         """The unacknowledged messages of the live connection, in the order of arrival."""
+        self._mids: set[int] = set()
+        """Their packet ids."""
         self._owed: dict[int, Entry] = {}
         self._scheduled = False
 
@@ -73,6 +75,7 @@ class AckLedger:
             entry.body = hash(entry.body)  # a digest is enough from here, and lets the payload go
             self._owed[entry.mid] = entry
         self.pending.clear()
+        self._mids.clear()
 
     def received(self, generation: int, mid: int, topic: bytes, payload: bytes, dup: bool) -> Entry | None:
         """Note a QoS 1 message; None if it joined one that is pending and must not be handed on.
@@ -87,12 +90,14 @@ class AckLedger:
             self._owed.pop(mid, None)  # the broker gave the packet id to another message
         entry = Entry(self, mid, (topic, payload))
         self.pending.append(entry)
+        self._mids.add(mid)
         return entry
 
     def refused(self, entry: Entry) -> None:
         """The last message found no room and nobody has it: forget it, so that its redelivery is handed on."""
         if self.pending and self.pending[-1] is entry:
             self.pending.pop()
+            self._mids.discard(entry.mid)
             entry.live = False
 
     def settled(self) -> None:
@@ -111,10 +116,11 @@ class AckLedger:
             entry.live = False
             mids.append(entry.mid)
         if mids:
+            self._mids.difference_update(mids)
             self._send(self._generation, mids)
 
     def _joins(self, mid: int, body: tuple[bytes, bytes]) -> bool:
-        if any(entry.mid == mid for entry in self.pending):
+        if mid in self._mids:
             # A packet id is in use until its PUBACK (section 2.2.1), so this is the same message sent twice,
             # as some 3.1.1 brokers do.
             return True
@@ -124,6 +130,7 @@ class AckLedger:
         del self._owed[mid]
         entry.body, entry.live = body, True
         self.pending.append(entry)
+        self._mids.add(mid)
         self.settled()
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 from hypothesis import settings
@@ -333,3 +334,27 @@ class Broker(RuleBasedStateMachine):
 
 Broker.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestAcknowledgementsAcrossReconnects = Broker.TestCase
+
+
+def test_a_redelivery_costs_the_same_whatever_is_pending() -> None:
+    """A broker that does not mind our window may redeliver tens of thousands at once."""
+
+    def calls(pending: int) -> int:
+        wire = connected()
+        for mid in range(1, pending + 1):
+            wire.take(mid)
+        made = 0
+
+        def count(*_event: object) -> None:
+            nonlocal made
+            made += 1
+
+        sys.setprofile(count)
+        try:
+            assert wire.receive(1, dup=True) is None
+            assert wire.receive(pending + 1, dup=True) is not None
+        finally:
+            sys.setprofile(None)
+        return made
+
+    assert calls(10_000) == calls(10)
