@@ -299,8 +299,8 @@ class LanesOnDisk(RuleBasedStateMachine):
     @invariant()
     def what_is_stored_of_a_lane_stands_in_order_and_before_what_is_not(self) -> None:
         """Rows come back in the order of their numbers: a later message with a number before an older one's would overtake it."""
-        for lanes in self.lanes:
-            for lane in lanes.lanes.values():
+        for of_action in self.lanes:
+            for lane in of_action.lanes.values():
                 numbers = [parcel.seq for parcel in lane.parcels]
                 stored = [number for number in numbers if number]
                 assert stored == sorted(stored), numbers
