@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Literal
 
 Kind = Literal["record", "heartbeat", "stranger", "command"]
@@ -53,12 +54,18 @@ def around_number(kind: Kind, batch: int, size: int = 1500) -> tuple[bytes, byte
     return before, after
 
 
-def number_in(data: bytes) -> tuple[int, int] | None:
-    """Batch and number of the record at the beginning of `data`, or None."""
-    at = data.find(MARK) + 2
+def number_in(data: bytes, start: int = 0) -> tuple[int, int] | None:
+    """Batch and number of the first record in `data` from there, or None."""
+    at = data.find(MARK, start) + 2
     if at < 2:
         return None
     try:
         return int(data[at : at + 4]), int(data[at + 5 : at + 13])
     except ValueError:
         return None
+
+
+def numbers_in(data: bytes) -> list[tuple[int, int] | None]:
+    """Batch and number of each record of an array."""
+    starts = [found.start() for found in re.finditer(re.escape(MARK), data)]
+    return [number_in(data, start) for start in starts]

@@ -26,6 +26,7 @@ import structlog
 from benchmarks.counting import Count, Counting
 from benchmarks.far_ends import Backend, Broker, Caller
 from flowengine import logs, plugins
+from flowengine.delivery.turns import NARROW
 from flowengine.flowfile import project
 from flowengine.runtime.engine import Engine
 from flowengine_http.client import Response
@@ -35,7 +36,7 @@ _FLOW = Path(__file__).parents[1] / "flows" / "facegate.yaml"
 _DEVICES = 32
 """In a batch."""
 _WARM_UP = 4
-_BATCHES = 3
+_BATCHES = 7
 _DEADLINE = 30.0
 _HEARTBEAT = (
     b'{"cmd": "heartU", "deviceNo": "0", "time": "2026-01-01 00:00:00", "version": "3.2.14", "personCount": 12}'
@@ -110,20 +111,23 @@ engine's own share would hardly show."""
 
 
 def replay(work: str, devices: int = _DEVICES) -> tuple[Count, list[tuple[str, float]]]:
-    """What one message of this work costs, and where (see `Counting`): the mean of some batches, after each device was heard."""
+    """What one message of this work costs, and where (see `Counting`): the middle one of some batches, after each device was
+    heard. On a busy machine what the kernel hands over at once differs now and then."""
     batch, own_client = WORKS[work]
     with _logs_to_nowhere(), asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
         return runner.run(_replay(batch, own_client, devices))
 
 
 async def _replay(batch: Batch, own_client: bool, devices: int) -> tuple[Count, list[tuple[str, float]]]:
-    counting = Counting()
+    countings = [Counting() for _batch in range(_BATCHES)]
     async with _at_work(own_client, devices) as site:
         for _round in range(_WARM_UP + devices // _DEVICES):
             await batch(site)
         with _standing_clock():
             await batch(site)  # what came by the clock has come
-            for _round in range(_BATCHES):
+            for lanes in site.engine.flows[0].lanes:
+                lanes.turns._width = NARROW  # as where no lane waits long: on a busy machine some have
+            for counting in countings:
                 with counting.on():
                     await batch(site)
         books = site.engine.books()
@@ -131,8 +135,8 @@ async def _replay(batch: Batch, own_client: bool, devices: int) -> tuple[Count, 
             raise AssertionError(f"the replay is not what it should be: {books.lines(site.engine.pending())}")
         if site.posted and not own_client:
             raise AssertionError("http-post has not taken the stand-in for its client")
-    messages = _BATCHES * _DEVICES
-    return counting.count(messages), counting.places(messages)
+    middle = sorted(countings, key=lambda counting: counting.count(_DEVICES))[_BATCHES // 2]
+    return middle.count(_DEVICES), middle.places(_DEVICES)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from benchmarks.packets import Reader, opened, publish_head
 from benchmarks.payloads import Kind, around_number, downlink, uplink
 from benchmarks.processes import Child
 from benchmarks.samples import Sample
-from benchmarks.systems.system import PYTHON, ROOT, Place, System
+from benchmarks.systems.system import PYTHON, ROOT, Delivery, Place, System
 from tests.support.broker import free_port, port_answers
 
 _START_S = 30.0
@@ -45,10 +45,10 @@ class Rig:
         sample = rig.load(devices=50, seconds=1.0)
     """
 
-    def __init__(self, window: Window = "default", *, ordered: bool = True) -> None:
+    def __init__(self, window: Window = "default", *, delivery: Delivery = "ordered") -> None:
         self._stack = ExitStack()
         self._window = window
-        self._ordered = ordered
+        self._delivery: Delivery = delivery
         self.system: System | None = None
 
     def __enter__(self) -> Self:
@@ -67,7 +67,7 @@ class Rig:
                 backend=f"http://127.0.0.1:{self.sink_port}/api/user/mqtt_msg",
                 listen_port=free_port(),
                 window=self._window,
-                ordered=self._ordered,
+                delivery=self._delivery,
             )
             self._stack = stack.pop_all()
         return self

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Iterable, Sequence
+from typing import get_args
 
 from benchmarks.broker import Window
 from benchmarks.measure import Figures, measure
@@ -16,7 +17,7 @@ from benchmarks.processes import memory_mb
 from benchmarks.results import Batch
 from benchmarks.rig import MeasurementFailed, Rig
 from benchmarks.systems import SYSTEMS
-from benchmarks.systems.system import System
+from benchmarks.systems.system import Delivery, System
 from benchmarks.works import Work
 
 Report = Callable[[Batch], None]
@@ -43,8 +44,8 @@ def _groups(system: type[System], works: Sequence[Work], window: Window) -> list
     """The works of this system that can follow one another without a new start."""
     mine = [work for work in works if can(system, work) and work.window in (None, window)]
     shared = [
-        [work for work in mine if work.way in ("start", "load", "commands") and work.ordered is ordered]
-        for ordered in (True, False)
+        [work for work in mine if work.way in ("start", "load", "commands") and work.delivery == delivery]
+        for delivery in get_args(Delivery)
     ]
     alone = [[work] for work in mine if work.way in ("backlog", "outbox")]
     return [group for group in (*shared, *alone) if group]
@@ -54,7 +55,7 @@ def _in_one_start(system: System, works: list[Work], window: Window) -> Iterable
     """Start the system once and do these works; one that fails has a text instead of figures."""
     left = list(works)
     try:
-        with Rig(window, ordered=works[0].ordered) as rig:
+        with Rig(window, delivery=works[0].delivery) as rig:
             start = rig.start(system)
             rss, pss = memory_mb(system.child.pids())
             if left[0].way == "start":

@@ -16,10 +16,11 @@ from typing import cast
 import uvloop
 
 from benchmarks.board import CAPACITY, Board
-from benchmarks.payloads import number_in
+from benchmarks.payloads import number_in, numbers_in
 
 _LOOK = 2048
 """The record's number stands within so many bytes of the body"""
+_ARRAY = b"["
 _ANSWERS = {
     200: b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
     503: b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
@@ -35,9 +36,12 @@ class Tally:
         self._last: dict[int, int] = {}
 
     def note(self, data: bytes) -> None:
-        """The body that begins with `data` was taken."""
+        """The body that begins with `data`, or the array that it is, was taken."""
+        for found in numbers_in(data) if data.startswith(_ARRAY) else (number_in(data),):
+            self._note(found)
+
+    def _note(self, found: tuple[int, int] | None) -> None:
         board = self._board
-        found = number_in(data)
         if found is None or found[0] != board.batch or found[1] >= CAPACITY:
             board.strays += 1
             return
@@ -86,9 +90,10 @@ class Sink(asyncio.Protocol):
             head = data[:end].lower()
             size = int(head.partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0] or 0)
             have = len(data) - end - 4
-            if have < min(size, _LOOK):
+            needed = size if data.startswith(_ARRAY, end + 4) else min(size, _LOOK)
+            if have < needed:
                 break
-            self._begins = data[end + 4 : end + 4 + min(size, _LOOK)]
+            self._begins = data[end + 4 : end + 4 + needed]
             if have < size:
                 self._missing, data = size - have, b""
                 break

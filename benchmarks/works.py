@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from benchmarks.broker import Window
-from benchmarks.systems.system import Ability
+from benchmarks.systems.system import Ability, Delivery
 
 Tier = Literal["core", "rest"]
 Way = Literal["start", "load", "commands", "backlog", "outbox"]
@@ -21,7 +21,7 @@ class Work:
     """One work.
 
     title: in English and Chinese. way: how it is measured, see measure.py. plan: the fields of the generator's Plan. beside: of a
-    second generator that runs meanwhile. delay_ms: how long the backend takes. ordered: records of one device in order.
+    second generator that runs meanwhile. delay_ms: how long the backend takes.
     window: the only setting of the broker with which it makes sense.
     """
 
@@ -33,7 +33,7 @@ class Work:
     plan: Mapping[str, Any] = field(default_factory=dict)
     beside: Mapping[str, Any] | None = None
     delay_ms: int = 0
-    ordered: bool = True
+    delivery: Delivery = "ordered"
     window: Window | None = None
 
 
@@ -80,7 +80,15 @@ _ALL = (
         ("Records of 1.5 KB, one device, order given up", "1.5 KB 记录,1 台设备,放弃顺序"),
         tier="rest",
         plan={**_MANY_PER_S, "devices": 1},
-        ordered=False,
+        delivery="unordered",
+    ),
+    Work(
+        "batches",
+        ("Records of 1.5 KB, 50 devices, up to 50 in one POST", "1.5 KB 记录,50 台设备,最多 50 条一次 POST"),
+        tier="rest",
+        needs=frozenset({"records", "batches"}),
+        plan=_MANY_PER_S,
+        delivery="batches",
     ),
     Work(
         "backend-1ms",

@@ -7,21 +7,24 @@ from typing import Any, ClassVar
 
 import yaml
 
-from benchmarks.systems.system import PYTHON, ROOT, Ability, Place, System
+from benchmarks.systems.system import PYTHON, ROOT, Ability, Delivery, Place, System
 from flowengine import __version__
 
 _NOT_MEASURED = ("downlink", "sent")
 """Chains that log what other programs sent to terminals; the other systems have no such log"""
 
 
-def flow(ordered: bool = True) -> dict[str, Any]:
+def flow(delivery: Delivery = "ordered") -> dict[str, Any]:
     """flows/facegate.yaml without the chains that are not measured."""
     text = (ROOT / "flows" / "facegate.yaml").read_text(encoding="utf-8")
     tree: dict[str, Any] = yaml.safe_load(text)
     for chain in _NOT_MEASURED:
         del tree["chains"][chain]
-    if not ordered:
-        tree["chains"]["records"][-1]["delivery"]["order_by"] = "none"
+    post = tree["chains"]["records"][-1]
+    if delivery == "unordered":
+        post["delivery"]["order_by"] = "none"
+    elif delivery == "batches":
+        post["http-post"]["batch"] = {"max": 50, "wait": "20ms"}
     return tree
 
 
@@ -30,7 +33,7 @@ class FlowEngine(System):
 
     name = "flowengine"
     abilities: ClassVar[frozenset[Ability]] = frozenset(
-        {"records", "heartbeats", "commands", "many devices", "order", "session", "outbox"}
+        {"records", "heartbeats", "commands", "many devices", "order", "session", "outbox", "batches"}
     )
 
     def version(self) -> str:
@@ -38,7 +41,7 @@ class FlowEngine(System):
 
     def command(self, place: Place) -> list[str]:
         file = place.folder / "facegate.yaml"
-        file.write_text(yaml.safe_dump(flow(place.ordered), allow_unicode=True, sort_keys=False), encoding="utf-8")
+        file.write_text(yaml.safe_dump(flow(place.delivery), allow_unicode=True, sort_keys=False), encoding="utf-8")
         return [PYTHON, "-m", "flowengine", "run", str(file), "--state", str(place.folder / "state")]
 
     def env(self, place: Place) -> dict[str, str]:

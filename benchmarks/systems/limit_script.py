@@ -30,7 +30,7 @@ class Script(System):
             "BROKER_PORT": str(place.broker_port),
             "BACKEND_URL": place.backend,
             "LISTEN_PORT": str(place.listen_port),
-            "ORDERED": str(int(place.ordered)),
+            "ORDERED": str(int(place.delivery != "unordered")),
             "TUNED": str(int(self.tuned)),
         }
 

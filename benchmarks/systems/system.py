@@ -20,19 +20,21 @@ OPPONENTS = ROOT / "benchmarks" / "opponents"
 
 PYTHON = sys.executable
 
-Ability = Literal["records", "heartbeats", "commands", "many devices", "order", "session", "outbox"]
+Ability = Literal["records", "heartbeats", "commands", "many devices", "order", "session", "outbox", "batches"]
+Delivery = Literal["ordered", "unordered", "batches"]
+"""Records of one device in order, or not, or in order and many in one POST"""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a system runs. `folder` is its own and lives over restarts; `ordered`: records of one device in order."""
+    """Where a system runs. `folder` is its own and lives over restarts."""
 
     folder: Path
     broker_port: int
     backend: str
     listen_port: int
     window: Window = "default"
-    ordered: bool = True
+    delivery: Delivery = "ordered"
 
 
 class NotInstalled(Exception):

@@ -152,4 +152,4 @@ def test_the_flow_that_is_measured_is_the_shipped_one_without_its_log_of_others(
     assert {name: chain for name, chain in shipped["chains"].items() if name not in ("downlink", "sent")} == flow()[
         "chains"
     ]
-    assert flow(ordered=False)["chains"]["records"][-1]["delivery"]["order_by"] == "none"
+    assert flow("unordered")["chains"]["records"][-1]["delivery"]["order_by"] == "none"

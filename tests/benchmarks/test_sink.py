@@ -54,6 +54,15 @@ def test_requests_may_come_in_any_pieces(rig: Rig, piece: int) -> None:
     assert rig.board.posts == 4
 
 
+@pytest.mark.parametrize("piece", [7, 1000, 65536])
+def test_each_record_of_an_array_counts(rig: Rig, piece: int) -> None:
+    records = [request(rig, number).partition(b"\r\n\r\n")[2] for number in (0, 1, 2, 1)]
+    body = b"[" + b",".join(records) + b"]"
+    sent = b"POST /any HTTP/1.1\r\nHost: sink\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+    assert answers(rig, sent + request(rig, 3), 2, piece).count(b" 200 ") == 2
+    assert (rig.board.posts, rig.board.repeats) == (4, 1)
+
+
 def test_a_repeated_record_counts_as_repeated(rig: Rig) -> None:
     answers(rig, request(rig, 3) * 3, 3)
     assert (rig.board.posts, rig.board.repeats) == (1, 2)
