@@ -93,6 +93,9 @@ class Wire(asyncio.Protocol):
             if self._came > _HEAD_LIMIT:
                 self._fail()
 
+    def eof_received(self) -> None:
+        self.kept = False  # it closes, and `connection_lost` follows
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.kept = False
         answer = self._answer
@@ -151,7 +154,7 @@ class Wire(asyncio.Protocol):
             except zlib.error:
                 self._fail()
                 return
-        self._answer = None
+        self._answer, self._body = None, b""
         if not answer.done():
             answer.set_result(Response(self._status, self._headers, body[:BODY_LIMIT]))
 
