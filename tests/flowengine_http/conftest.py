@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-_ON_BOTH = {"test_client.py", "test_choosing.py"}
+_ON_BOTH = {"test_client.py", "test_choosing.py", "test_wire.py"}
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -516,17 +516,6 @@ def test_both_clients_hear_the_same_in_an_answer(parts: list[bytes]) -> None:
     assert direct == session
 
 
-async def test_a_connection_whose_far_end_has_said_its_last_word_is_not_used_again() -> None:
-    """Between that and the end of the connection is a turn of the loop, in which a post may begin."""
-    async with scripted(answering(OK)) as server, opened(DirectClient) as client:
-        assert isinstance(client, DirectClient)
-        await post(client, server.url)
-        (known,) = client._servers.values()
-        known.idle[0].eof_received()
-        assert (await post(client, server.url)).body == b"ok"
-        assert len(server.wires) == 2
-
-
 @pytest.mark.parametrize("rest", [b"garbage", OK, OK[:20], b"\0" * 100])
 async def test_what_stands_behind_a_whole_answer_ends_the_connection_and_not_the_exchange(rest: bytes) -> None:
     """The plain client takes garbage for a broken exchange where it comes at once with the answer."""
