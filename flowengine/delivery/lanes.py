@@ -12,7 +12,7 @@ import asyncio
 import inspect
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from msgspec.structs import replace
@@ -203,7 +203,13 @@ class Lanes:
 
     # A turn
 
-    async def _serve(self, lane: Lane, slot: int) -> None:
+    def _serve(self, lane: Lane, slot: int) -> Coroutine[Any, Any, None]:
+        if lane.parcels and not self.watch.suspects:
+            return self._attempt(lane, lane.parcels[0], slot)
+        return self._look_first(lane, slot)
+
+    async def _look_first(self, lane: Lane, slot: int) -> None:
+        """Serve a lane whose head may have to be read from the disk, or may be a suspect."""
         if not lane.parcels and lane.rows > 0 and self.keeper is not None:
             await self.keeper.load(lane)
         if not lane.parcels:
@@ -211,16 +217,10 @@ class Lanes:
             return
         parcel = lane.parcels[0]
         outcome = parcel.msg.outcome
-        if self.watch.suspects and outcome.row and outcome.mark in self.watch.suspects:
+        if outcome.row and outcome.mark in self.watch.suspects:
             await self._suspect(lane, parcel)
-            return
-        self.watch.set(slot, outcome.mark)
-        self.watch.active += 1
-        try:
-            await self._attempt(lane, parcel)
-        finally:
-            self.watch.active -= 1
-            self.watch.set(slot, NONE)
+        else:
+            await self._attempt(lane, parcel, slot)
 
     async def _suspect(self, lane: Lane, parcel: Parcel) -> None:
         """What may have ended the process runs alone; what has done so three times is dead."""
@@ -231,11 +231,7 @@ class Lanes:
             self.bury(parcel.msg, Failure(self.action.context.identity, verdict(), attempts=lane.attempts))
             return
         async with self.watch.alone(mark):
-            self.watch.set(0, mark)
-            try:
-                await self._attempt(lane, parcel)
-            finally:
-                self.watch.set(0, NONE)
+            await self._attempt(lane, parcel, 0)
 
     def _turn_over(self, lane: Lane) -> None:
         """The head is gone: the next one's turn comes, or the lane rests, or ends."""
@@ -244,33 +240,38 @@ class Lanes:
 
     # An attempt and what comes of it
 
-    async def _attempt(self, lane: Lane, parcel: Parcel) -> None:
-        under_way, lane.under_way = lane.under_way, None
-        worthless = self._worthless(parcel.msg) if under_way is None else ""
-        if worthless:
-            self._end(lane, parcel)
-            self.dropped(parcel.msg, worthless)
-            return
-        if not lane.first:
-            lane.first = time.monotonic()
-        lane.attempts += 1
+    async def _attempt(self, lane: Lane, parcel: Parcel, slot: int) -> None:
+        """Try the head once; its mark stands at `slot` until what comes of it has come."""
+        watch, msg = self.watch, parcel.msg
+        watch.set(slot, msg.outcome.mark)
+        watch.active += 1
         try:
-            answer = answer_of(await (self._deliver(parcel.msg) if under_way is None else under_way))
-        except FAULTS as error:
-            if cancelled():
-                raise
-            again = as_retry(error)
-            if again is not None:
-                self._again(lane, parcel, again)
+            under_way, lane.under_way = lane.under_way, None
+            worthless = self._worthless(msg) if under_way is None else ""
+            if worthless:
+                self._end(lane, parcel)
+                self.dropped(parcel.msg, worthless)
+                return
+            if not lane.first:
+                lane.first = time.monotonic()
+            lane.attempts += 1
+            try:
+                answer = answer_of(await (self._deliver(msg) if under_way is None else under_way))
+            except FAULTS as error:
+                if cancelled():
+                    raise
+                self._failed(lane, parcel, error)
+                return
+            self._went_through()
+            self._end(lane, parcel)
+            msg = parcel.msg  # if it was stored meanwhile, it ends with its row
+            if type(answer) is Drop:
+                self.dropped(msg, answer.reason)
             else:
-                self._give_up(lane, parcel, error)
-            return
-        self._went_through()
-        self._end(lane, parcel)
-        if type(answer) is Drop:
-            self.dropped(parcel.msg, answer.reason)
-        else:
-            self.done(replace(parcel.msg, result=answer, acted=True, body=None))
+                self.done(replace(msg, result=answer, acted=True, body=None))
+        finally:
+            watch.active -= 1
+            watch.set(slot, NONE)
 
     def _went_through(self) -> None:
         self._worked = time.monotonic()
@@ -305,7 +306,12 @@ class Lanes:
         if self.keeper is not None and lane.storable and not msg.outcome.row:
             self.keeper.passes(lane, msg.outcome)
 
-    def _give_up(self, lane: Lane, parcel: Parcel, error: BaseException) -> None:
+    def _failed(self, lane: Lane, parcel: Parcel, error: BaseException) -> None:
+        """An attempt raised: it is tried again, or given up."""
+        again = as_retry(error)
+        if again is not None:
+            self._again(lane, parcel, again)
+            return
         attempts = lane.attempts
         if isinstance(error, Reject):
             self._went_through()  # the far end answered: it is the message that is wrong

@@ -185,31 +185,33 @@ class Turns:
     async def _work(self, slot: int) -> None:
         loop = asyncio.get_running_loop()
         while not self._halted:
-            if self.ready and not self._pauses and len(self.flying) < self._width:
-                lane = self.ready.popleft()
-                if self._width > NARROW:
-                    self._narrow(time.monotonic() - lane.ready_at)
-                await self._turn(lane, slot)
+            lane = self._next()
+            if lane is None:
+                parked = loop.create_future()
+                self._idle.append(parked)
+                await parked
                 continue
-            parked = loop.create_future()
-            self._idle.append(parked)
-            await parked
+            self.flying.add(lane)
+            lane.flying = True
+            try:
+                await self._serve(lane, slot)
+            finally:
+                lane.flying = False
+                self.flying.discard(lane)
 
-    async def _turn(self, lane: Lane, slot: int) -> None:
-        """A lane's turn has come, unless everything but a probe, or but a suspect, must wait."""
-        if self.breaker.open and lane is not self._probing:
-            self.held.append(lane)
-            return
-        if self._watch.closed and all(self._watch.bars(parcel.msg.outcome.mark) for parcel in lane.parcels):
-            self._barred.append(lane)
-            return
-        self.flying.add(lane)
-        lane.flying = True
-        try:
-            await self._serve(lane, slot)
-        finally:
-            lane.flying = False
-            self.flying.discard(lane)
+    def _next(self) -> Lane | None:
+        """The lane whose turn it is; what must wait for a probe, or for a suspect, goes where it waits."""
+        while self.ready and not self._pauses and len(self.flying) < self._width:
+            lane = self.ready.popleft()
+            if self._width > NARROW:
+                self._narrow(time.monotonic() - lane.ready_at)
+            if self.breaker.open and lane is not self._probing:
+                self.held.append(lane)
+            elif self._watch.closed and all(self._watch.bars(parcel.msg.outcome.mark) for parcel in lane.parcels):
+                self._barred.append(lane)
+            else:
+                return lane
+        return None
 
     def _reopened(self) -> None:
         """A suspect has ended: whoever waits may begin."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import httptools
 
@@ -48,15 +49,12 @@ class Wire(asyncio.Protocol):
         self.kept = False
         self.idle_since = 0.0
         self._answer: asyncio.Future[Response] | None = None
+        self._heard: _Heard | None = None
+        self._forget()
 
     def exchange(self, head: bytes, body: bytes) -> asyncio.Future[Response]:
         """Send a request; its answer, or OSError. Whoever waits no longer must call `abort`."""
         self.kept = False
-        self._status = 0
-        self._headers: dict[str, str] = {}
-        self._body = b""
-        self._came = 0
-        self._begun = self._whole = self._followed = False
         answer = self._answer = self._loop.create_future()
         # Nothing waits for the body to be sent: it is in memory as a whole, and an answer may come before it is through.
         if len(body) <= _JOINED:
@@ -64,6 +62,14 @@ class Wire(asyncio.Protocol):
         else:
             self.transport.writelines((head, body))
         return answer
+
+    def _forget(self) -> None:
+        """No answer has been read."""
+        self._status = 0
+        self._headers: dict[str, str] = {}
+        self._body = b""
+        self._came = 0
+        self._begun = self._whole = self._followed = False
 
     def abort(self) -> None:
         """Close the connection at once; close() alone would go on sending what is left of a request."""
@@ -77,6 +83,12 @@ class Wire(asyncio.Protocol):
         if answer is None:  # it spoke unasked, and that must not be taken for the next answer
             self.abort()
             return
+        heard = self._heard
+        if heard is not None and not self._came and len(data) == heard.length and data.startswith(heard.head):
+            self.kept = not self.transport.get_write_buffer_size()
+            self._tell(answer, Response(heard.status, dict(heard.headers), data[len(heard.head) :]))
+            return
+        self._came += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -87,11 +99,9 @@ class Wire(asyncio.Protocol):
                 return
             self._followed = True
         if self._whole or len(self._body) > BODY_LIMIT:
-            self._done(answer)
-        elif not self._begun:
-            self._came += len(data)
-            if self._came > _HEAD_LIMIT:
-                self._fail()
+            self._done(answer, data)
+        elif not self._begun and self._came > _HEAD_LIMIT:
+            self._fail()
 
     def eof_received(self) -> None:
         self.kept = False  # it closes, and `connection_lost` follows
@@ -101,7 +111,7 @@ class Wire(asyncio.Protocol):
         answer = self._answer
         if answer is not None:
             if self._begun and exc is None and self._ends_with_connection():
-                self._done(answer)
+                self._done(answer, b"")
             else:
                 self._fail()
         del self._parser  # they know each other
@@ -143,20 +153,28 @@ class Wire(asyncio.Protocol):
 
     # What comes of it
 
-    def _done(self, answer: asyncio.Future[Response]) -> None:
-        """The answer is there, or so much of it that the rest is not wanted."""
+    def _done(self, answer: asyncio.Future[Response], data: bytes) -> None:
+        """The answer is there, or so much of it that the rest is not wanted; it ended with `data`."""
         if self._followed or not self._whole or self.transport.get_write_buffer_size():
             self.kept = False  # it says what was not asked, or has more to say, or answered before the body was through
-        body, coding = self._body, self._headers.get("content-encoding", "")
+        body, headers = self._body, self._headers
+        coding = headers.get("content-encoding", "")
         if coding and body:
             try:
                 body = _decoded(body, coding.lower())
             except zlib.error:
                 self._fail()
                 return
-        self._answer, self._body = None, b""
+        elif self.kept and self._came == len(data) and len(body) <= BODY_LIMIT and _framed_by_length(headers, body):
+            self._heard = _Heard(data[: len(data) - len(body)], len(data), self._status, headers)
+        response = Response(self._status, headers, body[:BODY_LIMIT])
+        self._forget()
+        self._tell(answer, response)
+
+    def _tell(self, answer: asyncio.Future[Response], response: Response) -> None:
+        self._answer = None
         if not answer.done():
-            answer.set_result(Response(self._status, self._headers, body[:BODY_LIMIT]))
+            answer.set_result(response)
 
     def _fail(self) -> None:
         """No answer comes."""
@@ -170,6 +188,23 @@ class Wire(asyncio.Protocol):
         if "transfer-encoding" in self._headers:
             return not self._headers["transfer-encoding"].lower().endswith("chunked")
         return "content-length" not in self._headers
+
+
+def _framed_by_length(headers: Mapping[str, str], body: bytes) -> bool:
+    return headers.get("content-length") == str(len(body)) and "transfer-encoding" not in headers
+
+
+class _Heard(NamedTuple):
+    """The last answer that came in one piece and was framed by Content-Length alone. One that begins with the same head and is
+    as long means the same, whatever its body says: it need not be parsed, and a backend says much the same each time.
+
+    head: its bytes up to the body. length: bytes of head and body.
+    """
+
+    head: bytes
+    length: int
+    status: int
+    headers: dict[str, str]
 
 
 def _decoded(body: bytes, coding: str) -> bytes:
