@@ -149,17 +149,19 @@ class Message(msgspec.Struct, frozen=True):
         return _replace(self, meta={**self.meta, **names})
 
 
-_random = int.from_bytes(os.urandom(8), "big") >> 2
+_seed = int.from_bytes(os.urandom(8), "big") >> 2  # the 62 bits of rand_b
+_rest = f"{0x8000 | _seed >> 48:04x}-"
+_count = _seed & 0x7FFF_FFFF_FFFF
 _last_ms = 0
 _head = ""
 
 
 def new_id() -> str:
     """A UUIDv7 (RFC 9562 section 5.7, method 2 of 6.2: a counter seeded at random in place of the random bits)."""
-    global _random, _last_ms, _head
+    global _count, _last_ms, _head
     now = time.time_ns() // 1_000_000
     if now > _last_ms:  # a clock that goes back does not take the ids with it
         _last_ms = now
-        _head = f"{now >> 16:08x}-{now & 0xFFFF:04x}-7000-"
-    _random = (_random + 1) & 0x3FFF_FFFF_FFFF_FFFF
-    return f"{_head}{0x8000 | _random >> 48:04x}-{_random & 0xFFFF_FFFF_FFFF:012x}"
+        _head = f"{now >> 16:08x}-{now & 0xFFFF:04x}-7000-{_rest}"
+    _count += 1  # from below 2**47: no run makes so many messages that it would need more than 48 bits
+    return f"{_head}{_count:012x}"

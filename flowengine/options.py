@@ -7,6 +7,7 @@ option is. A pack may define its own: derive from `OptionType`, take the text in
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from flowengine.errors import Missing, OptionError
@@ -78,6 +79,21 @@ class Path(OptionType):
             else:
                 raise Missing(self.text, ".".join(self.segments[:count]), value)
         return value
+
+    def reader(self) -> Callable[[Message], Any]:
+        """A function that gets it from a message's payload: as `get`, and faster where the path is one key."""
+        get = self.get
+        if len(self.segments) != 1:
+            return lambda msg: get(msg.payload)
+        key = self.segments[0]
+
+        def read(msg: Message) -> Any:
+            try:
+                return msg.payload[key]
+            except (KeyError, TypeError):  # no such key, or no object: a place in a list, or Missing with its reason
+                return get(msg.payload)
+
+        return read
 
     def find(self, payload: Any, default: Any = None) -> Any:
         """Return what stands there, or `default`."""

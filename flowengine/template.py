@@ -75,8 +75,7 @@ class Reference:
     def _getter(self) -> Callable[[Message], Any]:
         root, path, spec = self.root, self.path, self.spec
         if root == "payload":
-            get = path.get
-            return lambda msg: get(msg.payload)
+            return path.reader()
         if root in _MEMBERS:
             first, below = path.segments[0], path.segments[1:]
             if root == "message":
@@ -132,6 +131,8 @@ class Template(OptionType):
         self.pieces: tuple[str | Reference, ...] = tuple(_pieces(value))
         self.references = tuple(p for p in self.pieces if isinstance(p, Reference))
         self.constant: str | None = None if self.references else "".join(str(p) for p in self.pieces)
+        self._shape = "".join(p.replace("%", "%%") if isinstance(p, str) else "%s" for p in self.pieces)
+        self._gets = [reference.get for reference in self.references]
 
     @staticmethod
     def literal(value: str, before: str) -> str:
@@ -139,13 +140,14 @@ class Template(OptionType):
 
     def value(self, value: Any) -> str:
         """How a reference's value is written into the text; types of template differ in this alone."""
-        return as_text(value)
+        return value if type(value) is str else as_text(value)
 
     def render(self, msg: Message) -> str:
         """The text for this message."""
         if self.constant is not None:
             return self.constant
-        return "".join([p if type(p) is str else self.value(p.get(msg)) for p in self.pieces])  # type: ignore[union-attr]
+        value = self.value
+        return self._shape % tuple([value(get(msg)) for get in self._gets])
 
 
 def _pieces(text: str) -> Iterator[str | Reference]:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from flowengine.errors import FAULTS, reason_of
 from flowengine.flowfile.model import NodeDef
 from flowengine.i18n import _
-from flowengine.message import Failure, Message
+from flowengine.message import Failure, Message, Outcome
 from flowengine.node import Drop, StepResult
 from flowengine.options import Route, Routed
 
@@ -53,25 +53,37 @@ Place = tuple[Chain, int, Message]
 def advance(chain: Chain, at: int, msg: Message) -> None:
     """Carry `msg` on from the node at place `at`."""
     waiting: list[tuple[Chain, int, Message | Routed]] = []  # the parts whose turn has not come, the first one last
-    place: Place | None = chain, at, msg
-    while place is not None:
-        chain, at, msg = place
+    while True:
         out: Any = msg
         steps, outcome, end = chain.steps, msg.outcome, len(chain.steps)
         try:
             while at < end:
                 out = steps[at](msg)
-                if type(out) is not Message or out.outcome is not outcome:
+                if type(out) is Message and out.outcome is outcome:
+                    msg = out
+                    at += 1
+                    continue
+                if type(out) is not Routed or not _leaves(out, outcome):
                     out = _read(out, msg)
                     break
-                msg = out
-                at += 1
+                chain, at, msg = out.route.target, 0, out.msg
+                out, steps, end = msg, chain.steps, len(chain.steps)
         except FAULTS as error:
             out = _on_error(chain, at, msg, error)
-        place = _after(chain, at, msg, out, waiting)
-        while place is None and waiting:
+        place = None if out is TAKEN else _after(chain, at, msg, out, waiting)
+        while place is None:
+            if not waiting:
+                return
             chain, at, part = waiting.pop()
             place = _follow(chain, at, part) if type(part) is Routed else (chain, at + 1, part)  # type: ignore[assignment]
+        chain, at, msg = place
+
+
+def _leaves(routed: Routed, outcome: Outcome) -> bool:
+    """Whether it is what nearly every route is: the message, on its way to the beginning of another chain for good."""
+    msg = routed.msg
+    to_chain = type(routed.route.target) is Chain and not routed.comes_back
+    return to_chain and type(msg) is Message and msg.outcome is outcome and not msg.frames
 
 
 def fail(chain: Chain, at: int, msg: Message, error: BaseException, attempts: int = 0) -> None:
@@ -103,9 +115,10 @@ def _after(
             return back, next_at, replace(msg, frames=msg.frames[:-1])
         chain.ledger.finish(msg)
     elif type(out) is list and out:
-        chain.ledger.more(msg, len(out) - 1)
-        waiting.extend((chain, at, part) for part in reversed(out))
-    elif out is not TAKEN:
+        if len(out) > 1:
+            chain.ledger.more(msg, len(out) - 1)
+        waiting += [(chain, at, part) for part in reversed(out)]
+    else:
         chain.ledger.drop(msg, out.reason if type(out) is Drop else chain.nodes[at].name)
     return None
 

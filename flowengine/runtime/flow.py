@@ -304,11 +304,8 @@ class Emitter:
             if not expendable:
                 raise Busy(run.flow.name)
             return self._no_room(settled)
-        outcome = Outcome(settled)
-        outcome.storable = store
-        outcome.size = size
-        outcome.budget = budget
-        outcome.mark = mark = mark_of(payload)
+        mark = mark_of(payload)
+        outcome = Outcome(settled, storable=store, size=size, budget=budget, mark=mark)
         budget.used += size
         watch = run.watch
         msg = Message(payload, meta, new_id(), time.time(), outcome)

@@ -82,7 +82,7 @@ def _reader(option: str, field: Field) -> Read:
         const = field.const
         return lambda msg: const
     if field.path is not None:
-        read, source = _path_reader(field.path), f"payload.{field.path.text}".rstrip(".")
+        read, source = field.path.reader(), f"payload.{field.path.text}".rstrip(".")
     else:
         assert field.template is not None
         read, source = field.template.build, "template"
@@ -99,24 +99,6 @@ def _reader(option: str, field: Field) -> Read:
         return value if cast is None else cast(value)
 
     return read_or_default
-
-
-def _path_reader(path: Path) -> Read:
-    get = path.get
-    if len(path.segments) != 1:
-        return lambda msg: get(msg.payload)
-    key = path.segments[0]
-
-    def read(msg: Message) -> Any:
-        try:
-            return msg.payload[key]
-        except (
-            KeyError,
-            TypeError,
-        ):  # no such key, or no object: a place in a list, or Missing with its reason
-            return get(msg.payload)
-
-    return read
 
 
 def _caster(kind: str, option: str, source: str) -> Callable[[Any], Any]:
