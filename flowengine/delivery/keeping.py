@@ -70,7 +70,8 @@ class Keeper:
         self.store_after = lanes.settings.store_after.seconds
         self.ahead: dict[Any, list[Outcome]] = {}
         """Lane by lane: arrivals that have passed this action and are neither settled nor stored at the next."""
-        self._watching = False
+        self.watching = False
+        """Whether it looks after what is in memory at every tick."""
         self._ticks = itertools.count(1)
 
     def take_over(self, waiting: Iterable[Waiting]) -> int:
@@ -87,8 +88,8 @@ class Keeper:
 
     def watch(self) -> None:
         """Something is in memory: look after it at every tick."""
-        if not self._watching:
-            self._watching = True
+        if not self.watching:
+            self.watching = True
             self.outbox.ticker.add(self._look)
 
     def _look(self, held_up: float) -> bool:
@@ -104,8 +105,8 @@ class Keeper:
             self._forget_settled()
         if due:
             self.put(together(due))
-        self._watching = bool(self.lanes.lanes or self.ahead)
-        return self._watching
+        self.watching = bool(self.lanes.lanes or self.ahead)
+        return self.watching
 
     def passes(self, lane: Lane, outcome: Outcome) -> None:
         """An arrival goes on to another action: what its lane stores from now on is stored together with it, or after. Else,

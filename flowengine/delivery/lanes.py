@@ -83,6 +83,7 @@ class Lanes:
         self._by_id: dict[tuple[str, str], Parcel] = {}
         self._deliver, self._threads = way_of(action)
         self._key = key_of(settings.order_by)
+        self._id_of = None if settings.id_from is None else settings.id_from.render
 
     def keep(self, outbox: Outbox, frames: Frames) -> None:
         """Let messages be stored, where the far end confirms and the flow wants it."""
@@ -99,13 +100,14 @@ class Lanes:
         Raises Reject where `id_from` or `order_by` cannot be made from the message, and what the action raised on the
         spot if that is not worth another attempt.
         """
-        if self.settings.id_from is not None:
-            msg = replace(msg, id=self.settings.id_from.render(msg))
-            if self._joins(msg):
+        if self._id_of is not None:
+            msg = replace(msg, id=self._id_of(msg))
+            if self._by_id and self._joins(msg):
                 return self.taken
-        keeps = self.keeper is not None and msg.outcome.storable
+        outcome, keeper, turns = msg.outcome, self.keeper, self.turns
+        keeps = keeper is not None and outcome.storable
         key = self._key(msg)
-        if not keeps and self.keeper is not None:
+        if not keeps and keeper is not None:
             key = ("in memory", key)  # what may not be stored does not stand in the way of what must be
         lane = self.lanes.get(key)
         refusal: Retry | None = None
@@ -119,22 +121,23 @@ class Lanes:
                     return answer
             self.lanes[key] = lane
         parcel = Parcel(lane, msg, time.monotonic())
-        if self.settings.id_from is not None:
+        if self._id_of is not None:
             self._by_id[msg.id, msg.part] = parcel
-        if msg.outcome.open > 1 or msg.acted:
-            msg.outcome.parcels = [*(msg.outcome.parcels or ()), parcel]
-        if keeps and self.keeper is not None:
-            if lane.on_disk or self.turns.breaker.open or not self.keeper.store_after:
-                self.keeper.put_behind(parcel)
+        if outcome.open > 1 or msg.acted:
+            outcome.parcels = [*(outcome.parcels or ()), parcel]
+        if keeps and keeper is not None:
+            if lane.on_disk or turns.breaker.open or not keeper.store_after:
+                keeper.put_behind(parcel)
                 return self.taken
-            self.keeper.watch()
+            if not keeper.watching:
+                keeper.watch()
         lane.parcels.append(parcel)
         if refusal is not None:
             self._again(lane, parcel, refusal)
         elif not lane.queued:
-            self.turns.wake(lane)
+            turns.wake(lane)
         elif self.watch.closed:
-            self.turns.admit(lane, msg.outcome.mark)
+            turns.admit(lane, outcome.mark)
         return self.taken
 
     def _may_begin(self, msg: Message) -> bool:
@@ -177,7 +180,7 @@ class Lanes:
 
     def forget(self, parcel: Parcel) -> None:
         """A message leaves the memory, or has ended: those that joined it end with it."""
-        if self.settings.id_from is not None:
+        if self._id_of is not None:
             self._by_id.pop((parcel.msg.id, parcel.msg.part), None)
         if parcel.kept and self.keeper is not None:
             self.keeper.outbox.kept -= parcel.kept
@@ -275,7 +278,8 @@ class Lanes:
 
     def _went_through(self) -> None:
         self._worked = time.monotonic()
-        self.turns.went_through()
+        if self.turns.breaker.failures:
+            self.turns.went_through()
         if self.trouble and not self.turns.anyone_waits():  # nobody waits for another attempt any more
             self.action.log.info(N_("delivering again"), after_failures=self.trouble)
             self.trouble = 0

@@ -159,7 +159,7 @@ class Turns:
                 self._arm_probe(0.0)  # the probe heard no answer: the others must not wait for ever
 
     def went_through(self) -> None:
-        """The far end answered: if that closes the breaker, all lanes wake."""
+        """The far end answered after failures: if that closes the breaker, all lanes wake."""
         if self.breaker.worked():
             self.wake_all()
 

@@ -157,7 +157,7 @@ def _read(out: Any, msg: Message) -> Any:
     parts: list[Message | Routed] = []
     for number, part in enumerate(out):
         place = f"{msg.part}.{number}" if msg.part else str(number)
-        if type(_checked(part, msg)) is Routed:
+        if (type(part) is not Message or part.outcome is not msg.outcome) and type(_checked(part, msg)) is Routed:
             parts.append(Routed(part.route, replace(part.msg, part=place), part.comes_back))
         else:
             parts.append(replace(part, part=place))

@@ -92,14 +92,13 @@ class PacketReader:
 
         No topic alias is announced, so a topic is never empty (MQTT 5 section 3.3.2.3.4). QoS 2 is never subscribed to.
         """
+        if flags & QOS_2:
+            raise Malformed(_("a PUBLISH of QoS 2, which was not asked for"))
         data = self._data
         begin = body + 2
-        at = begin + (data[body] << 8 | data[body + 1]) if begin <= stop else stop + 1
+        at = topic_end = begin + (data[body] << 8 | data[body + 1]) if begin <= stop else stop + 1
         packet_id = 0
-        topic_end = at
-        if flags & (QOS_1 | QOS_2):
-            if flags & QOS_2:
-                raise Malformed(_("a PUBLISH of QoS 2, which was not asked for"))
+        if flags & QOS_1:
             at += 2
             if at <= stop:
                 packet_id = data[at - 2] << 8 | data[at - 1]
@@ -118,7 +117,8 @@ class PacketReader:
             raise Malformed(_("a PUBLISH without a topic"))
         if flags & QOS_1 and not packet_id:
             raise Malformed(_("a PUBLISH with the packet id 0"))
-        self._publish(flags, packet_id, bytes(self._view[begin:topic_end]), bytes(self._view[at:stop]))
+        view = self._view
+        self._publish(flags, packet_id, view[begin:topic_end].tobytes(), view[at:stop].tobytes())
 
     def _make_room(self, needed: int) -> None:
         """See that there is room behind what is there of the packet that has begun, which takes `needed` bytes."""
