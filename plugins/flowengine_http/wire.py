@@ -166,7 +166,7 @@ class Wire(asyncio.Protocol):
                 self._fail()
                 return
         elif self.kept and self._came == len(data) and len(body) <= BODY_LIMIT and _framed_by_length(headers, body):
-            self._heard = _Heard(data[: len(data) - len(body)], len(data), self._status, headers)
+            self._heard = _Heard(data[: len(data) - len(body)], len(data), self._status, dict(headers))
         response = Response(self._status, headers, body[:BODY_LIMIT])
         self._forget()
         self._tell(answer, response)

@@ -1,9 +1,13 @@
 """What only the fast client's own connections do; what both clients promise is in test_client.py."""
 
+import asyncio
 import gzip
 import zlib
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flowengine import Retry
 from flowengine_http.client import BODY_LIMIT
@@ -98,3 +102,93 @@ async def test_a_flow_that_makes_hosts_of_messages_keeps_a_bounded_number_of_the
             assert (await post(client, url)).status == 200
         assert len(client._servers) <= 64
         assert sum(len(known.idle) for known in client._servers.values()) <= 64
+
+
+# An answer whose head is that of the one before is not parsed again.
+
+
+def long(size: int, fill: bytes = b"a") -> bytes:
+    return answer(b"200 OK", b"Content-Length: %d" % size, body=fill * size)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (OK, OK),
+        (OK, OK[:-2] + b"no"),
+        (OK, OK[:-1]),
+        (OK, OK + b"!"),
+        (OK, OK + OK),
+        (OK, OK.replace(b"200", b"503")),
+        (OK, OK.replace(b"Length: 2", b"Length: 3") + b"!"),
+        (long(3), long(3).replace(b"Content", b"X")),
+        (long(0), long(0)),
+        (long(BODY_LIMIT + 1), long(BODY_LIMIT + 1, b"b")),
+        (b"HTTP/1.1 103 Hints\r\n\r\n" + OK, b"HTTP/1.1 103 Hints\r\n\r\n" + OK[:-2] + b"no"),
+        (answer(b"204 No Content"), answer(b"204 No Content")),
+        (answer(b"200 OK", b"Connection: close", b"Content-Length: 0"), OK),
+        (
+            answer(b"200 OK", b"Transfer-Encoding: chunked", body=b"2\r\nok\r\n0\r\n\r\n"),
+            answer(b"200 OK", b"Transfer-Encoding: chunked", body=b"2\r\nno\r\n0\r\n\r\n"),
+        ),
+        (
+            answer(b"200 OK", b"Content-Encoding: gzip", b"Content-Length: 30", body=gzip.compress(b"first name")),
+            answer(b"200 OK", b"Content-Encoding: gzip", b"Content-Length: 30", body=gzip.compress(b"other name")),
+        ),
+    ],
+)
+async def test_an_answer_is_heard_the_same_whatever_came_before_it(first: bytes, second: bytes) -> None:
+    assert await _heard_after(first, [second]) == await _heard_after(None, [second])
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_an_answer_like_the_one_before_is_heard_the_same_as_by_itself(data: st.DataObject) -> None:
+    body = data.draw(st.binary(max_size=40))
+    fields = data.draw(st.lists(st.sampled_from([b"X-A: 1", b"Date: now", b"Retry-After: 7"]), max_size=3))
+    first = answer(b"200 OK", *fields, b"Content-Length: %d" % len(body), body=body)
+    at = data.draw(st.integers(0, len(first) - 1))
+    other = data.draw(st.binary(max_size=3))
+    second = first[:at] + other + first[at + data.draw(st.integers(0, 3)) :]
+    cut = data.draw(st.integers(0, len(second)))
+    parts = data.draw(st.sampled_from([[second], [second[:cut], second[cut:]]]))
+    assert asyncio.run(_heard_after(first, parts)) == asyncio.run(_heard_after(None, parts))
+
+
+async def _heard_after(first: bytes | None, parts: list[bytes]) -> list[Any]:
+    """What a client hears in an answer, on a connection that had another before."""
+
+    async def script(wire: Wire) -> None:
+        if first is not None and len(server.wires) == 1:
+            await wire.request()
+            await wire.send(first)
+        await wire.request()
+        await wire.send(*parts)
+        await wire.writer.drain()
+        wire.writer.write_eof()
+        await wire.hung_up()
+
+    async with scripted(script) as server, opened(DirectClient) as client:
+        if first is not None:
+            await post(client, server.url)
+        try:
+            return [*await post(client, server.url)]
+        except Retry as failure:
+            return [failure.reason.replace(server.url, "")]
+
+
+async def test_headers_of_one_answer_are_not_those_of_the_next() -> None:
+    async with scripted(answering(OK)) as server, opened(DirectClient) as client:
+        (await post(client, server.url)).headers["x-a"] = "a node's own"
+        (await post(client, server.url)).headers["x-a"] = "a node's own"
+        assert (await post(client, server.url)).headers == {"content-length": "2"}
+
+
+async def test_an_answer_with_a_known_head_is_not_parsed_again() -> None:
+    async with scripted(answering(OK)) as server, opened(DirectClient) as client:
+        assert isinstance(client, DirectClient)
+        await post(client, server.url)
+        (known,) = client._servers.values()
+        del known.idle[0]._parser
+        assert await post(client, server.url) == (200, {"content-length": "2"}, b"ok")
+        known.idle[0]._parser = None  # type: ignore[assignment]  # what its end takes away
