@@ -108,10 +108,11 @@ class NetworkConnection:
         self._end(Closed(end, reason or _("closed by us"), held=self._held()))
 
     def acknowledge(self, packet_ids: Iterable[int]) -> None:
-        """Send PUBACKs in this order; all those of one turn of the loop go out together."""
+        """Send PUBACKs in this order, now: whoever calls this has gathered those of one turn of the loop."""
         if self._fd != -1:
             self._client.send(pubacks(packet_ids))
-            self._want_write()
+            if not self._write_scheduled:
+                self._write()
 
     def next_packet_id(self) -> int:
         """A packet id for `publish`; it may be that of a message in flight, once all have been used."""
