@@ -50,7 +50,7 @@ class DirectClient:
 
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._deadlines = Deadlines(self._loop)
+        self._deadlines = Deadlines(self._loop, Wire.abort)
         self._connector = connector(self._ca)
 
     async def close(self) -> None:
@@ -59,7 +59,9 @@ class DirectClient:
             if self._sweep_timer is not None:
                 self._sweep_timer.cancel()
             self._forget_servers()
-            await self._deadlines.cut_off_all()
+            closed = [wire.closed for wire in self._deadlines.cut_off_all()]
+            if closed:
+                await asyncio.wait(closed)
             await pool.close()
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Response:

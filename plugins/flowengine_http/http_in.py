@@ -27,6 +27,7 @@ from flowengine import (
 )
 from flowengine_http import json_body
 from flowengine_http.answers import Refused, error, stopping
+from flowengine_http.deadlines import Deadlines
 from flowengine_http.listener import HttpListener
 from flowengine_http.route_path import GIVEN, RoutePath
 from flowengine_http.routes import Request
@@ -126,8 +127,10 @@ class HttpIn(Source):
 
     async def run(self, emit: Emit) -> None:
         self._emit = emit
+        self._loop = asyncio.get_running_loop()
+        self._deadlines = Deadlines(self._loop, _wake)
         with self.options.connection.target.serving(self.options.method, self.options.path, self._handle):
-            await asyncio.get_running_loop().create_future()
+            await self._loop.create_future()
 
     async def _handle(self, request: Request) -> Reply:
         payload = _payload(request)
@@ -139,19 +142,18 @@ class HttpIn(Source):
             "remote": request.remote,
         }
         body = self._body(payload, meta)  # before it is taken: a fault in it must not belie what became of the message
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
+        done: asyncio.Future[None] = self._loop.create_future()
         try:
             store = self.options.reply.when == "stored"
             outcome = self._emit(payload, meta, lambda _outcome: _wake(done), store=store, size=len(request.body))
         except (Busy, Stopping):
             return stopping()
         if outcome.open:
-            deadline = loop.call_later(self.options.reply.timeout.seconds, _wake, done)
+            self._deadlines.begin(done, self._loop.time() + self.options.reply.timeout.seconds)
             try:
                 await done
             finally:
-                deadline.cancel()
+                self._deadlines.end(done)
         return self._answer(outcome, body)
 
     def _answer(self, outcome: Outcome, body: Any) -> Reply:

@@ -1,9 +1,8 @@
 import asyncio
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 from flowengine_http.deadlines import Deadlines
-from flowengine_http.wire import Wire
 
 
 class Clock:
@@ -36,25 +35,25 @@ class Timer:
         self.clock.timers.pop(self, None)
 
 
-class Connected:
-    """A connection that is only ever aborted."""
+class Exchange:
+    """What is only ever cut off."""
 
     def __init__(self) -> None:
-        self.aborted = False
+        self.cut = 0
 
-    def abort(self) -> None:
-        self.aborted = True
+    def cut_off(self) -> None:
+        self.cut += 1
 
 
-def deadlines() -> tuple[Clock, Deadlines]:
+def deadlines() -> tuple[Clock, Deadlines[Exchange]]:
     clock = Clock()
-    return clock, Deadlines(cast(asyncio.AbstractEventLoop, clock))
+    return clock, Deadlines(cast(asyncio.AbstractEventLoop, clock), Exchange.cut_off)
 
 
-def begin(table: Deadlines, due: float) -> Any:
-    connection = Connected()
-    table.begin(cast(Wire, connection), due)
-    return connection
+def begin(table: Deadlines[Exchange], due: float) -> Exchange:
+    exchange = Exchange()
+    table.begin(exchange, due)
+    return exchange
 
 
 def test_each_is_cut_off_at_its_own_time_whichever_came_first() -> None:
@@ -63,8 +62,8 @@ def test_each_is_cut_off_at_its_own_time_whichever_came_first() -> None:
     seen = []
     for now in (2.9, 3, 4, 5):
         clock.advance(now)
-        seen.append((soon.aborted, between.aborted, late.aborted))
-    assert seen == [(False, False, False), (True, False, False), (True, True, False), (True, True, True)]
+        seen.append((soon.cut, between.cut, late.cut))
+    assert seen == [(0, 0, 0), (1, 0, 0), (1, 1, 0), (1, 1, 1)]
 
 
 def test_whoever_ends_in_time_is_not_cut_off() -> None:
@@ -72,8 +71,8 @@ def test_whoever_ends_in_time_is_not_cut_off() -> None:
     early, late = begin(table, 3), begin(table, 3)
     assert table.end(early)
     clock.advance(3)
-    assert not early.aborted
-    assert late.aborted and not table.end(late)
+    assert not early.cut
+    assert late.cut and not table.end(late)
 
 
 def test_a_thousand_exchanges_have_one_timer_and_none_is_left_when_all_are_done() -> None:
@@ -82,9 +81,18 @@ def test_a_thousand_exchanges_have_one_timer_and_none_is_left_when_all_are_done(
     for number in range(1000):
         rings += any(timer.when <= number / 100 for timer in clock.timers)
         clock.advance(number / 100)
-        connection = begin(table, number / 100 + 1)
+        exchange = begin(table, number / 100 + 1)
         assert len(clock.timers) == 1
-        table.end(connection)
+        table.end(exchange)
     assert rings <= 10  # ten seconds, a timeout of one
     clock.advance(100)
     assert not clock.timers
+
+
+def test_all_that_is_under_way_can_be_cut_off_at_once() -> None:
+    clock, table = deadlines()
+    early, one, other = begin(table, 1), begin(table, 3), begin(table, 4)
+    table.end(early)
+    assert table.cut_off_all() == [one, other]
+    assert (early.cut, one.cut, other.cut) == (0, 1, 1)
+    assert not clock.timers and not table.end(one)
