@@ -79,9 +79,20 @@ def _run(options: argparse.Namespace) -> None:
         writer.add(batch)
         _show(batch)
 
+    if not options.works:
+        _ceiling(writer)
     for count, works, windows in _stages(options):
         rounds.run(count, list(versions), works, windows, keep)
     print(f"results: {path}")
+
+
+def _ceiling(writer: results.Writer | None) -> None:
+    """What the rig can do without a system: printed, and appended to the results."""
+    for found in ceiling.measure():
+        if writer is not None:
+            writer.add(found)
+        cpu = ", ".join(f"{name} {us:.0f} us" for name, us in found.cpu_us.items())
+        print(f"the rig alone, {found.part:6} {found.load:14} {found.rate:8.0f} /s  {cpu}", flush=True)
 
 
 def _report(files: list[Path]) -> None:
@@ -89,7 +100,7 @@ def _report(files: list[Path]) -> None:
     paths = files or ([newest] if newest else [])
     if not paths:
         sys.exit("there are no results yet: python -m benchmarks run")
-    for path in report.write(Path(__file__).parent, *results.read(paths)):
+    for path in report.write(Path(__file__).parent, results.read(paths)):
         print(path)
 
 
@@ -114,7 +125,8 @@ def main() -> None:
     run.add_argument("--to", type=Path, metavar="FILE", help="append the results to this file instead")
     write = commands.add_parser("report", help="write RESULTS.md, RESULTS.zh-CN.md and plots/ from results")
     write.add_argument("files", nargs="*", type=Path, help="files of results; by default that of the last run")
-    commands.add_parser("ceiling", help="show what the generator with the broker, and the sink, can do alone")
+    alone = commands.add_parser("ceiling", help="show what the generator with the broker, and the sink, can do alone")
+    alone.add_argument("--to", type=Path, metavar="FILE", help="append it to this file of results, too")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that children are ended
     if options.command == "install":
@@ -124,7 +136,7 @@ def main() -> None:
     elif options.command == "report":
         _report(options.files)
     else:
-        ceiling.show()
+        _ceiling(results.Writer(options.to) if options.to else None)
 
 
 if __name__ == "__main__":

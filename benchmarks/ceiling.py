@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from typing import Any, ClassVar, cast
 
 import uvloop
 
 from benchmarks.payloads import around_number
 from benchmarks.processes import cpu_seconds
+from benchmarks.results import Ceiling
 from benchmarks.rig import Rig
 from benchmarks.systems.system import PYTHON, ROOT, Ability, Place, System
 
@@ -39,32 +41,32 @@ class NoSystem(System):
         return {"PYTHONPATH": str(ROOT)}
 
 
-def show() -> None:
-    """Measure and print."""
-    print("The generator and Mosquitto, with a system that only acknowledges:")
-    works: dict[str, dict[str, Any]] = {
-        "records of 1.5 KB": {},
-        "records of 60 KB": {"size": 60_000, "window": 128},
-        "heartbeats": {"kinds": ("heartbeat",)},
-    }
-    for name, plan in works.items():
+_LOADS: dict[str, dict[str, Any]] = {
+    "records-1.5k": {},
+    "records-60k": {"size": 60_000, "window": 128},
+    "heartbeats": {"kinds": ("heartbeat",)},
+}
+
+
+def measure() -> Iterator[Ceiling]:
+    """The generator and Mosquitto with a system that only acknowledges; the sink with clients that send the next requests as soon
+    as they are answered."""
+    for load, plan in _LOADS.items():
         with Rig("wide") as rig:
             rig.start(NoSystem(str(rig.board.path)))
             before = cpu_seconds([rig.broker.pid])
             sample = rig.load(warm_up=0.5, seconds=_SECONDS, **plan)
             broker = (cpu_seconds([rig.broker.pid]) - before) / sample.sent * 1e6
             generator = sample.own_cpu / (sample.rate * sample.seconds) * 1e6
-            print(
-                f"  {name:18} {sample.rate:8.0f} /s   CPU a message: generator {generator:3.0f} us, Mosquitto {broker:3.0f} us"
-            )
-    print("The sink, with clients that send the next requests as soon as they are answered:")
-    for name, size in (("records of 1.5 KB", 1500), ("records of 60 KB", 60_000)):
+            cpu = {"generator": round(generator, 1), "Mosquitto": round(broker, 1)}
+            yield Ceiling("broker", load, sample.rate, cpu)
+    for load, size in (("records-1.5k", 1500), ("records-60k", 60_000)):
         with Rig() as rig:
             rig.board.begin(1)
             before = cpu_seconds([rig.sink.pid])
             count, seconds = uvloop.run(_post(rig, size))
             sink = (cpu_seconds([rig.sink.pid]) - before) / count * 1e6
-            print(f"  {name:18} {count / seconds:8.0f} /s   CPU a request: sink {sink:3.0f} us")
+            yield Ceiling("sink", load, round(count / seconds, 1), {"sink": round(sink, 1)})
 
 
 class _Client(asyncio.Protocol):

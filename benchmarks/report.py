@@ -9,7 +9,7 @@ from benchmarks import figures, plots, texts
 from benchmarks.broker import Window
 from benchmarks.figures import Metric, Quartiles, Table
 from benchmarks.plots import Bar, Panel, number_text
-from benchmarks.results import Batch, Machine
+from benchmarks.results import Machine, Results
 from benchmarks.rounds import can
 from benchmarks.systems import SYSTEMS
 from benchmarks.texts import LANGUAGES, Language, Text, said
@@ -20,12 +20,12 @@ _NAMES: dict[Language, str] = {"en": "RESULTS.md", "zh-CN": "RESULTS.zh-CN.md"}
 _GLANCE = ("records-1.5k", "records-60k", "one-device", "heartbeats", "commands")
 
 
-def write(folder: Path, machines: Sequence[Machine], batches: Sequence[Batch]) -> list[Path]:
+def write(folder: Path, results: Results) -> list[Path]:
     """Write both languages and all plots into the folder; what was written."""
     (folder / "plots").mkdir(parents=True, exist_ok=True)
     written = []
     for language in LANGUAGES:
-        report = Report(language, machines, batches)
+        report = Report(language, results)
         for name, drawing in report.drawings().items():
             written.append(folder / "plots" / f"{name}.{language}.svg")
             written[-1].write_text(drawing, encoding="utf-8")
@@ -37,12 +37,13 @@ def write(folder: Path, machines: Sequence[Machine], batches: Sequence[Batch]) -
 class Report:
     """The report in one language."""
 
-    def __init__(self, language: Language, machines: Sequence[Machine], batches: Sequence[Batch]) -> None:
+    def __init__(self, language: Language, results: Results) -> None:
         self._language: Language = language
-        self._machines = machines
-        self._tables = figures.tables(batches)
+        self._machines = results.machines
+        self._ceilings = results.ceilings
+        self._tables = figures.tables(results.batches)
         self._windows: list[Window] = sorted({window for window, _work in self._tables})
-        found = {batch.system for batch in batches}
+        found = {batch.system for batch in results.batches}
         self._systems = [name for name in SYSTEMS if name in found]
 
     def text(self) -> str:
@@ -56,7 +57,23 @@ class Report:
         )
         for window in self._windows:
             parts += [f"## {say(texts.WINDOW[window])}", *self._window(window)]
+        if self._ceilings:
+            parts += [f"## {say(texts.ALONE)}", say(texts.ALONE_READING), self._alone()]
         return "\n\n".join(parts) + "\n"
+
+    def _alone(self) -> str:
+        """What the rig reached without a system, the last time it was measured."""
+        newest = {(found.part, found.load): found for found in self._ceilings}
+        rows = [
+            [
+                self._say(texts.PARTS[part]),
+                self._say(WORKS[load].title),
+                number_text(found.rate),
+                ", ".join(f"{name} {number_text(us)}" for name, us in found.cpu_us.items()),
+            ]
+            for (part, load), found in newest.items()
+        ]
+        return self._table([texts.PART, texts.WORK, texts.RATE, texts.CPU], rows)
 
     def drawings(self) -> dict[str, str]:
         """The plots by name, as SVG."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -38,7 +39,17 @@ class Batch(msgspec.Struct, frozen=True, tag="batch"):
     error: str = ""
 
 
-Line = Machine | Batch
+class Ceiling(msgspec.Struct, frozen=True, tag="ceiling"):
+    """What a part of the rig reached without a system. part: "broker" (the generator with Mosquitto) or "sink". load: the kind of
+    messages. cpu_us: microseconds of CPU a message, by process."""
+
+    part: Literal["broker", "sink"]
+    load: str
+    rate: float
+    cpu_us: dict[str, float]
+
+
+Line = Machine | Batch | Ceiling
 
 
 class Writer:
@@ -54,18 +65,27 @@ class Writer:
             file.write(msgspec.json.encode(line) + b"\n")
 
 
-def read(paths: Iterable[Path]) -> tuple[list[Machine], list[Batch]]:
+class Results(NamedTuple):
+    """What stands in some files, in their order."""
+
+    machines: list[Machine]
+    batches: list[Batch]
+    ceilings: list[Ceiling]
+
+
+def read(paths: Iterable[Path]) -> Results:
     """What stands in these files; rounds of a later file count on from those of the one before. Raises OSError, ValueError."""
-    machines: list[Machine] = []
-    batches: list[Batch] = []
+    found = machines, batches, ceilings = Results([], [], [])
     for path in paths:
         first = max((batch.round for batch in batches), default=0)
         for line in _lines(path):
             if isinstance(line, Machine):
                 machines.append(line)
+            elif isinstance(line, Ceiling):
+                ceilings.append(line)
             else:
                 batches.append(msgspec.structs.replace(line, round=line.round + first))
-    return machines, batches
+    return found
 
 
 def _lines(path: Path) -> Iterator[Line]:

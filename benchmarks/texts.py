@@ -116,6 +116,16 @@ WINDOW: dict[str, Text] = {
         "Mosquitto 宽窗口(在途和排队不限)",
     ),
 }
+ALONE: Text = ("What the rig can do without a system", "不接任何系统时测量装置的上限")
+ALONE_READING: Text = (
+    "Generator and Mosquitto with a program that only acknowledges and answers, and the sink with clients that send the next "
+    "request as soon as they are answered. On a machine of two cores the rig shares one, and the system has the other: a rate is "
+    "the system's own where its CPU a message times its rate is close to a whole core.",
+    "发生器和 Mosquitto 面对一个只确认和应答的程序；后端面对得到应答就立即发送下一个请求的客户端。在两核机器上，装置共用一个核，"
+    "系统独占另一个：每条消息的 CPU 乘以速率接近一整个核时，速率就是系统自己的上限。",
+)
+PART: Text = ("part", "部分")
+PARTS: dict[str, Text] = {"broker": ("generator and Mosquitto", "发生器和 Mosquitto"), "sink": ("sink", "后端")}
 NOT_MADE: Text = ("Not made for this work: {names}.", "不具备此项能力:{names}。")
 FAILED: Text = ("Failed: {name}: {error}", "失败:{name}:{error}")
 LATENCY: dict[str, Text] = {

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.figures import Quartiles
 from benchmarks.plots import Bar, Panel, svg
 from benchmarks.report import write
-from benchmarks.results import Batch
+from benchmarks.results import Batch, Ceiling, Results
 from tests.benchmarks.batches import MACHINE, batch
 
 BATCHES = [
@@ -19,13 +19,18 @@ BATCHES = [
     *(batch("node-red", rate, round=number, lost=2) for number, rate in enumerate((700, 1000, 900), 1)),
     Batch(1, "default", "limit", "records-1.5k", error="limit ended\nat its start"),
 ]
+CEILINGS = [
+    Ceiling("broker", "records-1.5k", 10_000, {"generator": 11, "Mosquitto": 12}),
+    Ceiling("broker", "records-1.5k", 50_000, {"generator": 13, "Mosquitto": 14}),
+    Ceiling("sink", "records-1.5k", 60_000, {"sink": 15}),
+]
 _TABLE = re.compile(r"^\| ---", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    assert all(path.exists() for path in write(folder, [MACHINE], BATCHES))
+    assert all(path.exists() for path in write(folder, Results([MACHINE], BATCHES, CEILINGS)))
     return folder
 
 
@@ -49,6 +54,15 @@ def test_a_system_that_failed_is_named_with_its_error_on_one_line(english: str) 
 def test_the_machine_and_the_versions_are_named(english: str) -> None:
     for text in ("A Processor", "Mosquitto 2.0.11", "Node-RED 4.1.8", "2026-01-02", "abc1234"):
         assert text in english
+
+
+def test_what_the_rig_reached_by_itself_the_last_time_stands_beside_the_results(english: str) -> None:
+    assert (
+        "| generator and Mosquitto | Records of 1.5 KB, 50 devices | 50,000 | generator 13.0, Mosquitto 14.0 |"
+        in english
+    )
+    assert "| sink | Records of 1.5 KB, 50 devices | 60,000 | sink 15.0 |" in english
+    assert "10,000" not in english
 
 
 def test_both_languages_have_the_same_tables_and_figures(written: Path, english: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.results import Writer, read
+from benchmarks.results import Ceiling, Results, Writer, read
 from tests.benchmarks.batches import MACHINE, batch
 
 
@@ -14,7 +14,9 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     writer = Writer(tmp_path / "new" / "a.jsonl")
     writer.add(MACHINE)
     writer.add(batch("limit", 100))
-    assert read([tmp_path / "new" / "a.jsonl"]) == ([MACHINE], [batch("limit", 100)])
+    ceiling = Ceiling("sink", "records-1.5k", 60_000, {"sink": 15})
+    writer.add(ceiling)
+    assert read([tmp_path / "new" / "a.jsonl"]) == Results([MACHINE], [batch("limit", 100)], [ceiling])
 
 
 def test_a_line_that_was_cut_short_by_an_interruption_is_left_out(tmp_path: Path) -> None:
@@ -22,7 +24,7 @@ def test_a_line_that_was_cut_short_by_an_interruption_is_left_out(tmp_path: Path
     Writer(path).add(batch("limit", 100))
     Writer(path).add(batch("limit", 200, round=2))
     path.write_bytes(path.read_bytes()[:-10])
-    assert read([path])[1] == [batch("limit", 100)]
+    assert read([path]).batches == [batch("limit", 100)]
 
 
 def test_rounds_of_several_runs_are_not_mixed_up(tmp_path: Path) -> None:
@@ -30,7 +32,7 @@ def test_rounds_of_several_runs_are_not_mixed_up(tmp_path: Path) -> None:
     for path in paths:
         Writer(path).add(batch("limit", 100))
         Writer(path).add(batch("limit", 100, round=2))
-    assert [found.round for found in read(paths)[1]] == [1, 2, 3, 4]
+    assert [found.round for found in read(paths).batches] == [1, 2, 3, 4]
 
 
 def test_a_damaged_line_is_an_error(tmp_path: Path) -> None:
