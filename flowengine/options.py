@@ -88,10 +88,13 @@ class Path(OptionType):
         key = self.segments[0]
 
         def read(msg: Message) -> Any:
-            try:
-                return msg.payload[key]
-            except (KeyError, TypeError):  # no such key, or no object: a place in a list, or Missing with its reason
-                return get(msg.payload)
+            payload = msg.payload
+            if type(payload) is dict:
+                try:
+                    return payload[key]
+                except KeyError:
+                    pass
+            return get(payload)
 
         return read
 

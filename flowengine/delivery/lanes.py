@@ -83,6 +83,7 @@ class Lanes:
         self._by_id: dict[tuple[str, str], Parcel] = {}
         self._deliver, self._threads = way_of(action)
         self._key = key_of(settings.order_by)
+        self._expires = settings.expire_after is not None
         self._id_of = None if settings.id_from is None else settings.id_from.render
 
     def keep(self, outbox: Outbox, frames: Frames) -> None:
@@ -250,16 +251,19 @@ class Lanes:
         watch.active += 1
         try:
             under_way, lane.under_way = lane.under_way, None
-            worthless = self._worthless(msg) if under_way is None else ""
-            if worthless:
-                self._end(lane, parcel)
-                self.dropped(parcel.msg, worthless)
-                return
+            if under_way is None and (self._expires or msg.outcome.withdrawn):
+                worthless = self._worthless(msg)
+                if worthless:
+                    self._end(lane, parcel)
+                    self.dropped(parcel.msg, worthless)
+                    return
             if not lane.first:
                 lane.first = time.monotonic()
             lane.attempts += 1
             try:
-                answer = answer_of(await (self._deliver(msg) if under_way is None else under_way))
+                answer = await (self._deliver(msg) if under_way is None else under_way)
+                if type(answer) is not Result:
+                    answer = answer_of(answer)
             except FAULTS as error:
                 if cancelled():
                     raise

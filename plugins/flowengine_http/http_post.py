@@ -200,9 +200,10 @@ class HttpPost(Action):
     async def deliver(self, msg: Message) -> Result:
         if self._client is None:
             raise RuntimeError("the node is not open")
-        headers = render(self.options.headers, msg)
+        options = self.options
+        headers = render(options.headers, msg) if options.headers else {}
         key = idempotency_key(f"{msg.id}{self._key_suffix}{msg.part}")
-        url = self.options.url.render(msg)
+        url = options.url.constant or options.url.render(msg)
         if self._batches is not None:
             if not self._content_type_given:
                 headers["Content-Type"] = _JSON
@@ -217,8 +218,11 @@ class HttpPost(Action):
         return self._judge(msg, url, Answer(response, response.content()))
 
     def _body(self, msg: Message) -> tuple[bytes, str]:
-        content = msg.body if msg.body is not None else self.prepare(msg)
-        value = msg.payload if content is None else content
+        value = msg.body
+        if value is None and self.options.body is not None:
+            value = self.prepare(msg)
+        if value is None:
+            value = msg.payload
         if isinstance(value, bytes):
             return value, "application/octet-stream"
         if self._text_as_it_stands and isinstance(value, str):

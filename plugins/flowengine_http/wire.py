@@ -18,6 +18,7 @@ _HEAD_LIMIT = 65_536
 """Bytes of an answer up to the end of its head, interim answers included."""
 _JOINED = 16_384
 """Bytes of a body up to which copying it behind the head is cheaper than handing both on."""
+_BLANK_LINE = b"\r\n\r\n"
 _BY_ZLIB = {"gzip", "x-gzip", "deflate"}
 
 
@@ -166,7 +167,9 @@ class Wire(asyncio.Protocol):
                 self._fail()
                 return
         elif self.kept and self._came == len(data) and len(body) <= BODY_LIMIT and _framed_by_length(headers, body):
-            self._heard = _Heard(data[: len(data) - len(body)], len(data), self._status, dict(headers))
+            head = data[: data.find(_BLANK_LINE) + len(_BLANK_LINE)]
+            if len(head) + len(body) == len(data):  # nothing stands before it, such as an interim answer, or behind it
+                self._heard = _Heard(head, len(data), self._status, dict(headers))
         response = Response(self._status, headers, body[:BODY_LIMIT])
         self._forget()
         self._tell(answer, response)
@@ -195,8 +198,8 @@ def _framed_by_length(headers: Mapping[str, str], body: bytes) -> bool:
 
 
 class _Heard(NamedTuple):
-    """The last answer that came in one piece and was framed by Content-Length alone. One that begins with the same head and is
-    as long means the same, whatever its body says: it need not be parsed, and a backend says much the same each time.
+    """The last answer that came in one piece, by itself, framed by Content-Length alone. One that begins with the same head and
+    is as long means the same, whatever its body says: it need not be parsed, and a backend says much the same each time.
 
     head: its bytes up to the body. length: bytes of head and body.
     """

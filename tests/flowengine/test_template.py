@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flowengine import Missing, OptionError, Reference, Reject, Template, Topic, Tree, Url, check_name
@@ -26,6 +26,7 @@ def test_a_text_made_literal_renders_as_itself(text: str) -> None:
     assert template.render(message()) == text
 
 
+@example("100% %s {", "%d", "%%")
 @given(st.text(), st.text(), st.text())
 def test_a_value_is_never_read_as_a_template(before: str, value: str, after: str) -> None:
     template = Template(Template.literal(before, "") + "{payload}" + Template.literal(after, ""))
@@ -119,3 +120,16 @@ def test_what_is_no_url_is_refused(url: str) -> None:
 
 def test_a_host_may_come_from_the_message() -> None:
     assert Url("http://{device}:80/x").render(message(device="d1")) == "http://d1:80/x"
+
+
+class Own(dict[str, Any]):
+    """An object that is not of JSON."""
+
+    def __missing__(self, key: str) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("payload", [Own(), {}, [], "text", None, b"bytes"], ids=type)
+def test_a_name_that_leads_nowhere_is_missing_in_whatever_payload(payload: Any) -> None:
+    with pytest.raises(Missing):
+        Reference("payload.a").get(message(payload))

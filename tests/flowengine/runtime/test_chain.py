@@ -83,6 +83,18 @@ async def test_what_is_no_message_fails_the_message_and_names_the_node(name: str
     assert node == "f/main/do" and word in reason
 
 
+@pytest.mark.parametrize("made", [None, "a text", Message(1, {}, "id", 0.0, Outcome())], ids=type)
+async def test_what_is_no_message_of_this_one_never_reaches_another_chain(made: Any, tmp_path: Path) -> None:
+    chains = "  main: [test-in, do, test-out]\n  other: [test-out]\n  way: [test-in, {run: other}]\n"
+    async with flow_of(chains, tmp_path) as flow:
+        route = Route("other")
+        route.target = flow.engine.flows[0].chains["other"]
+        outcome = await sent(flow, {"do": lambda _msg: route.to(made)}, into="main")
+        assert outcome.state == "dead" and flow.sent == [] and flow.balanced()
+    [(node, _reason)] = letters(tmp_path)
+    assert node == "f/main/do"
+
+
 FAULTS: dict[str, Callable[[Message], Any]] = {
     "an exception": lambda _msg: 1 / 0,
     "a generator that fails half way": half_way,
