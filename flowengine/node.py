@@ -147,8 +147,14 @@ class Action(Node):
 
     @property
     def at_once(self) -> int:
-        """How many messages it wants under way at once, where the flow does not say (`delivery: {concurrency: ...}`)."""
-        return 32
+        """How many messages may be under way at once, where the flow does not say (`delivery: {concurrency: ...}`). So many are
+        only where the far end takes long and messages wait for their turn."""
+        return 128
+
+    @property
+    def together(self) -> int:
+        """How many messages it sends in one piece: so many are under way at once also where the far end is fast."""
+        return 1
 
     @property
     def confirming(self) -> bool:

@@ -73,7 +73,7 @@ class Lanes:
         self.followed = followed
         self.keeper: Keeper | None = None
         at_once = action.at_once if settings.concurrency is None else settings.concurrency
-        self.turns = Turns(self._serve, self._turn_over, at_once, watch)
+        self.turns = Turns(self._serve, self._turn_over, at_once, watch, action.together)
         action.alone = lambda: self.turns.breaker.open or watch.closed
         self.lanes: dict[Any, Lane] = {}
         self.twins = 0

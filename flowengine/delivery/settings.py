@@ -60,7 +60,7 @@ class Delivery(NodeOptions):
     concurrency: Annotated[
         Annotated[int, Meta(ge=1, le=1024)] | None,
         Meta(
-            description="How many messages may be in flight at once; by default 32, or what the action needs",
+            description="How many messages may be in flight at once; by default 128, or what the action needs",
             examples=[32],
         ),
     ] = None

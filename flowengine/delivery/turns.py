@@ -35,6 +35,7 @@ class Turns:
     `emptied(lane)` hears of one that was held and has nothing to be tried any more.
 
     When its turn has come a lane is `flying`; whoever serves it says by `over`, `sleep` or `hold` what comes next.
+    concurrency: how many may be under way at once. together: how many the action sends in one piece.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Turns:
         emptied: Callable[[Lane], None],
         concurrency: int,
         watch: Watch,
+        together: int = 1,
     ) -> None:
         self.breaker = Breaker()
         self.ready: deque[Lane] = deque()
@@ -52,7 +54,8 @@ class Turns:
         self._serve = serve
         self._emptied = emptied
         self._concurrency = concurrency
-        self._width = min(NARROW, concurrency)
+        self._narrow = min(max(NARROW, 2 * together), concurrency)  # one piece is filled while another is under way
+        self._width = self._narrow
         self._calm = 0
         self._look_timer: asyncio.TimerHandle | None = None
         self._watch = watch
@@ -127,12 +130,12 @@ class Turns:
                 self._call_worker()
         self._look_timer = asyncio.get_running_loop().call_later(_LONG, self._look)
 
-    def _narrow(self, waited: float) -> None:
+    def _calmed(self, waited: float) -> None:
         """Have fewer under way at once once lanes have had their turns soon for a while."""
         self._calm = self._calm + 1 if waited < _SHORT else 0
         if self._calm > _CALM_TURNS:
             self._calm = 0
-            self._width = max(NARROW, self._width // 2)
+            self._width = max(self._narrow, self._width // 2)
 
     def sleep(self, lane: Lane, seconds: float) -> None:
         """A lane's head is ready in so many seconds."""
@@ -203,8 +206,8 @@ class Turns:
         """The lane whose turn it is; what must wait for a probe, or for a suspect, goes where it waits."""
         while self.ready and not self._pauses and len(self.flying) < self._width:
             lane = self.ready.popleft()
-            if self._width > NARROW:
-                self._narrow(time.monotonic() - lane.ready_at)
+            if self._width > self._narrow:
+                self._calmed(time.monotonic() - lane.ready_at)
             if self.breaker.open and lane is not self._probing:
                 self.held.append(lane)
             elif self._watch.closed and all(self._watch.bars(parcel.msg.outcome.mark) for parcel in lane.parcels):

@@ -180,6 +180,11 @@ class HttpPost(Action):
         batch = self.options.batch
         return super().at_once if batch is None else max(super().at_once, _BATCHES * batch.max)
 
+    @property
+    def together(self) -> int:
+        batch = self.options.batch
+        return 1 if batch is None else batch.max
+
     async def open(self) -> None:
         options = self.options
         self._client = await open_client(timeout=options.timeout.seconds, ca=options.ca, log=self.log)

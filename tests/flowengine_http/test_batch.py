@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from flowengine import Message, Outcome, Reject, Result, Retry
-from flowengine.delivery import breaker, retry
+from flowengine.delivery import breaker, retry, turns
 from flowengine.testing import FlowError, RunningFlow, deliver, make, message, running
 from flowengine_http import HttpPost
 from flowengine_http import batch as batching
@@ -167,6 +167,17 @@ async def test_the_action_asks_for_as_many_at_once_as_its_batches_need_and_the_f
     async with posting(backend, "max: 100, wait: 10ms", delivery="concurrency: 2") as flow:
         assert await ends(send(flow, 6)) == ["delivered"] * 6
     assert max(backend.sizes) == 2
+
+
+async def test_batches_are_full_from_the_first_on_also_where_the_backend_is_fast(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where a backend answers at once, few are under way at once: a batch must not wait for those that may not come."""
+    monkeypatch.setattr(turns, "_LONG", 60.0)
+    backend = Backend()
+    async with posting(backend, f"max: 40, {LONG}") as flow:
+        assert await ends(send(flow, 80)) == ["delivered"] * 80
+    assert backend.sizes == [40, 40]
 
 
 async def test_records_with_different_urls_or_headers_go_in_different_batches() -> None:

@@ -182,15 +182,15 @@ async def test_no_more_are_in_flight_than_concurrency_says(type_: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("type_", "delivery", "most"), [("scripted", "", 32), ("eager", "", 40), ("eager", "{concurrency: 2}", 2)]
+    ("type_", "delivery", "most"), [("scripted", "", 128), ("eager", "", 40), ("eager", "{concurrency: 2}", 2)]
 )
 async def test_an_action_says_how_many_it_wants_at_once_unless_the_flow_does(
     type_: str, delivery: str, most: int
 ) -> None:
     async with action(type_, delivery) as (flow, node, lanes):
-        gates = [future() for _ in range(50)]
+        gates = [future() for _ in range(150)]
         node.answers = [*gates]
-        outcomes = [flow.send(n, device=str(n)) for n in range(50)]
+        outcomes = [flow.send(n, device=str(n)) for n in range(150)]
         await flow.until(lambda: len(lanes.turns.flying) == most)
         assert len(node.attempts) == most
         for gate in gates:

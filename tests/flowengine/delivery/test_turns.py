@@ -73,7 +73,7 @@ async def test_more_are_under_way_at_a_far_end_that_takes_long_and_fewer_again_w
     monkeypatch.setattr(turns, "_CALM_TURNS", 3)
     async with flow_of(FLOW) as (flow, far_end):
         outcomes = [flow.send(number, device=str(number)) for number in range(40)]
-        await flow.until(lambda: far_end.under_way == 32)
+        await flow.until(lambda: far_end.under_way == 40)
         far_end.holds = False
         far_end.answer()
         await asyncio.gather(*(wait(outcome) for outcome in outcomes))
