@@ -107,14 +107,19 @@ class Turns:
         self._call_worker()
 
     def _call_worker(self) -> None:
-        while self._idle:
+        while self._idle and len(self.flying) < self._width:
             parked = self._idle.pop()
             if not parked.done():
                 parked.set_result(None)
                 return
         if len(self._workers) < self._width and not self._halted:
             self._workers.append(asyncio.get_running_loop().create_task(self._work(self._watch.slot())))
-        elif self._look_timer is None and self._width < self._concurrency:
+        else:
+            self._look_soon()
+
+    def _look_soon(self) -> None:
+        """More are ready than may be under way: see later whether they wait long."""
+        if self._look_timer is None and self._width < self._concurrency and not self._halted:
             self._look_timer = asyncio.get_running_loop().call_later(_LONG, self._look)
 
     def _look(self) -> None:
@@ -190,6 +195,8 @@ class Turns:
         while not self._halted:
             lane = self._next()
             if lane is None:
+                if self.ready and not self._pauses:
+                    self._look_soon()
                 parked = loop.create_future()
                 self._idle.append(parked)
                 await parked

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,23 @@ async def test_more_are_under_way_at_a_far_end_that_takes_long_and_fewer_again_w
         assert far_end.most == turns.NARROW
 
 
+async def test_more_are_under_way_again_also_while_workers_of_before_are_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "_CALM_TURNS", 3)
+    async with flow_of(FLOW) as (flow, far_end):
+        lanes = flow.engine.flows[0].lanes[0].turns
+        for devices in (40, 20):
+            far_end.holds = True
+            outcomes = [flow.send(number, device=str(number)) for number in range(devices)]
+            await flow.until(partial(under_way, far_end, devices))
+            far_end.holds = False
+            far_end.answer()
+            await asyncio.gather(*(wait(outcome) for outcome in outcomes))
+            for number in range(8):
+                await flow.send(number, device="one at a time")
+            await flow.until(lambda: lanes._look_timer is None)
+            assert lanes._width == turns.NARROW < len(lanes._idle)
+
+
 async def test_a_lane_that_has_fallen_behind_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """PUBACKs go out in the order of arrival: what is oldest holds up those of all others."""
     monkeypatch.setattr(turns, "NARROW", 2)
@@ -109,6 +127,10 @@ async def test_the_oldest_are_stored_when_room_is_wanted_and_no_more(tmp_path: P
         assert {outcome.state for outcome in outcomes[2:]} == {"pending"}
         assert flow.engine.outbox is not None
         assert flow.engine.outbox.puts == 2
+
+
+def under_way(far_end: FarEnd, count: int) -> bool:
+    return far_end.under_way == count
 
 
 async def wait(outcome: Any) -> None:
