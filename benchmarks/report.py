@@ -50,8 +50,8 @@ class Report:
         """The whole of it, as Markdown."""
         say = self._say
         parts = [f"# {say(texts.TITLE)}", say(texts.MADE), say(texts.READING)]
-        for machine in self._machines[-1:]:
-            parts += [f"## {say(texts.MACHINE)}", self._machine(machine)]
+        if self._machines:
+            parts += [f"## {say(texts.MACHINE)}", self._machine(self._machines)]
         parts.append(
             self._table([texts.SYSTEM, texts.DOES], ([self._title(n), say(texts.SYSTEMS[n][1])] for n in self._systems))
         )
@@ -174,12 +174,15 @@ class Report:
         found = ((name, table.quartiles(name, metric)) for name in self._systems)
         return [Bar(self._title(name), value, name == _BASE) for name, value in found if value is not None]
 
-    def _machine(self, machine: Machine) -> str:
+    def _machine(self, machines: Sequence[Machine]) -> str:
+        """When and on what commits was measured, and with what; the versions of a system are those of its last run."""
+        machine = machines[-1]
+        versions = {name: version for each in machines for name, version in each.versions.items()}
         lines = [
-            f"{machine.at}, {machine.commit}",
+            "; ".join({each.commit: f"{each.at}, {each.commit}" for each in reversed(machines)}.values()),
             f"{machine.cpu}, {machine.cores} ×, {machine.memory_gb} GB, {machine.kernel}",
             f"Mosquitto {machine.mosquitto}",
-            *(f"{self._title(name)}: {version}" for name, version in machine.versions.items() if name in self._systems),
+            *(f"{self._title(name)}: {version}" for name, version in versions.items() if name in self._systems),
         ]
         return "\n".join(f"- {line}" for line in lines)
 

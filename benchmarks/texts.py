@@ -120,9 +120,11 @@ ALONE: Text = ("What the rig can do without a system", "不接任何系统时测
 ALONE_READING: Text = (
     "Generator and Mosquitto with a program that only acknowledges and answers, and the sink with clients that send the next "
     "request as soon as they are answered. On a machine of two cores the rig shares one, and the system has the other: a rate is "
-    "the system's own where its CPU a message times its rate is close to a whole core.",
+    "the system's own where its CPU a message times its rate is close to a whole core. Where the rig's comes to a whole core, "
+    "too, as with records of 60 KB, a faster system could not show it.",
     "发生器和 Mosquitto 面对一个只确认和应答的程序；后端面对得到应答就立即发送下一个请求的客户端。在两核机器上，装置共用一个核，"
-    "系统独占另一个：每条消息的 CPU 乘以速率接近一整个核时，速率就是系统自己的上限。",
+    "系统独占另一个：每条消息的 CPU 乘以速率接近一整个核时，速率就是系统自己的上限。装置自身也用满一个核时（例如 60 KB 的记录），"
+    "更快的系统也显示不出来。",
 )
 PART: Text = ("part", "部分")
 PARTS: dict[str, Text] = {"broker": ("generator and Mosquitto", "发生器和 Mosquitto"), "sink": ("sink", "后端")}
