@@ -26,7 +26,7 @@ import structlog
 from benchmarks.counting import Count, Counting
 from benchmarks.far_ends import Backend, Broker, Caller
 from flowengine import logs, plugins
-from flowengine.delivery.turns import NARROW
+from flowengine.delivery.width import NARROW
 from flowengine.flowfile import project
 from flowengine.runtime.engine import Engine
 from flowengine_http.client import Response
@@ -126,7 +126,7 @@ async def _replay(batch: Batch, own_client: bool, devices: int) -> tuple[Count, 
         with _standing_clock():
             await batch(site)  # what came by the clock has come
             for lanes in site.engine.flows[0].lanes:
-                lanes.turns._width = NARROW  # as where no lane waits long: on a busy machine some have
+                lanes.turns.width.now = NARROW  # as where no lane waits long: on a busy machine some have
             for counting in countings:
                 with counting.on():
                     await batch(site)

@@ -19,13 +19,8 @@ from typing import Any
 from flowengine.delivery.breaker import Breaker
 from flowengine.delivery.lane import Lane
 from flowengine.delivery.poison import Watch
+from flowengine.delivery.width import Width
 
-NARROW = 16
-"""How many are under way at once as long as no lane waits `_LONG` for its turn: more would only wait at the far end, and one lane
-that has fallen behind could not catch up. With a far end that takes long, the width grows to what the action may have."""
-_LONG = 0.02
-_SHORT = 0.005
-_CALM_TURNS = 500
 _HALT_WITHIN = 1.0
 _LOOK = 0.01
 
@@ -53,11 +48,7 @@ class Turns:
         """Lanes that wait for the breaker to close."""
         self._serve = serve
         self._emptied = emptied
-        self._concurrency = concurrency
-        self._narrow = min(max(NARROW, 2 * together), concurrency)  # one piece is filled while another is under way
-        self._width = self._narrow
-        self._calm = 0
-        self._look_timer: asyncio.TimerHandle | None = None
+        self.width = Width(self.ready, concurrency, together, self._grown)
         self._watch = watch
         watch.reopened.append(self._reopened)
         self._barred: list[Lane] = []
@@ -83,7 +74,7 @@ class Turns:
 
     def free(self) -> bool:
         """Whether a message without others before it may be attempted at once."""
-        return not self.breaker.open and len(self.flying) + len(self.ready) < self._width
+        return not self.breaker.open and len(self.flying) + len(self.ready) < self.width.now
 
     def anyone_waits(self) -> bool:
         """Whether some lane waits for another attempt."""
@@ -107,40 +98,19 @@ class Turns:
         self._call_worker()
 
     def _call_worker(self) -> None:
-        while self._idle and len(self.flying) < self._width:
+        while self._idle and len(self.flying) < self.width.now:
             parked = self._idle.pop()
             if not parked.done():
                 parked.set_result(None)
                 return
-        if len(self._workers) < self._width and not self._halted:
+        if len(self._workers) < self.width.now and not self._halted:
             self._workers.append(asyncio.get_running_loop().create_task(self._work(self._watch.slot())))
         else:
-            self._look_soon()
+            self.width.look_soon()
 
-    def _look_soon(self) -> None:
-        """More are ready than may be under way: see later whether they wait long."""
-        if self._look_timer is None and self._width < self._concurrency and not self._halted:
-            self._look_timer = asyncio.get_running_loop().call_later(_LONG, self._look)
-
-    def _look(self) -> None:
-        """Have more under way at once if lanes wait long for their turn."""
-        self._look_timer = None
-        if not self.ready or self._width >= self._concurrency or self._halted:
-            return
-        since = min(lane.ready_at for lane in itertools.islice(self.ready, self._width))
-        if time.monotonic() - since > _LONG:
-            self._calm = 0
-            self._width = min(2 * self._width, self._concurrency)
-            for _ in range(min(len(self.ready), self._width - len(self.flying))):
-                self._call_worker()
-        self._look_timer = asyncio.get_running_loop().call_later(_LONG, self._look)
-
-    def _calmed(self, waited: float) -> None:
-        """Have fewer under way at once once lanes have had their turns soon for a while."""
-        self._calm = self._calm + 1 if waited < _SHORT else 0
-        if self._calm > _CALM_TURNS:
-            self._calm = 0
-            self._width = max(self._narrow, self._width // 2)
+    def _grown(self) -> None:
+        for _ in range(min(len(self.ready), self.width.now - len(self.flying))):
+            self._call_worker()
 
     def sleep(self, lane: Lane, seconds: float) -> None:
         """A lane's head is ready in so many seconds."""
@@ -196,7 +166,7 @@ class Turns:
             lane = self._next()
             if lane is None:
                 if self.ready and not self._pauses:
-                    self._look_soon()
+                    self.width.look_soon()
                 parked = loop.create_future()
                 self._idle.append(parked)
                 await parked
@@ -211,10 +181,11 @@ class Turns:
 
     def _next(self) -> Lane | None:
         """The lane whose turn it is; what must wait for a probe, or for a suspect, goes where it waits."""
-        while self.ready and not self._pauses and len(self.flying) < self._width:
+        width = self.width
+        while self.ready and not self._pauses and len(self.flying) < width.now:
             lane = self.ready.popleft()
-            if self._width > self._narrow:
-                self._calmed(time.monotonic() - lane.ready_at)
+            if width.now > width.least:
+                width.turn_came(lane)
             if self.breaker.open and lane is not self._probing:
                 self.held.append(lane)
             elif self._watch.closed and all(self._watch.bars(parcel.msg.outcome.mark) for parcel in lane.parcels):
@@ -293,12 +264,15 @@ class Turns:
     def close_door(self) -> None:
         """Give no turn any more to what can be stored."""
         self._closing = True
-        self.ready = deque(lane for lane in self.ready if not lane.storable)
+        left = [lane for lane in self.ready if not lane.storable]
+        self.ready.clear()
+        self.ready.extend(left)
 
     async def halt(self) -> None:
         """End all turns."""
         self._closing = self._halted = True
-        for timer in (self._timer, self._probe_timer, self._look_timer):
+        self.width.stop()
+        for timer in (self._timer, self._probe_timer):
             if timer is not None:
                 timer.cancel()
         for worker in self._workers:

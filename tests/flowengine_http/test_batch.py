@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from flowengine import Message, Outcome, Reject, Result, Retry
-from flowengine.delivery import breaker, retry, turns
+from flowengine.delivery import breaker, retry, width
 from flowengine.testing import FlowError, RunningFlow, deliver, make, message, running
 from flowengine_http import HttpPost
 from flowengine_http import batch as batching
@@ -173,7 +173,7 @@ async def test_batches_are_full_from_the_first_on_also_where_the_backend_is_fast
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where a backend answers at once, few are under way at once: a batch must not wait for those that may not come."""
-    monkeypatch.setattr(turns, "_LONG", 60.0)
+    monkeypatch.setattr(width, "_LONG", 60.0)
     backend = Backend()
     async with posting(backend, f"max: 40, {LONG}") as flow:
         assert await ends(send(flow, 80)) == ["delivered"] * 80

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from flowengine import Action, Message
-from flowengine.delivery import turns
+from flowengine.delivery import width
 from flowengine.testing import RunningFlow, running
 
 FLOW = "flow: f\nchains:\n  main: [test-in, {far-end: {}}]\n"
@@ -60,37 +60,37 @@ async def flow_of(text: str, state: Path | None = None) -> AsyncIterator[tuple[R
 
 
 async def test_a_far_end_that_answers_at_once_has_few_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "_LONG", 60.0)
+    monkeypatch.setattr(width, "_LONG", 60.0)
     async with flow_of(FLOW) as (flow, far_end):
         far_end.holds = False
         outcomes = [flow.send(number, device=str(number)) for number in range(200)]
         await asyncio.gather(*(wait(outcome) for outcome in outcomes))
-        assert far_end.most == turns.NARROW
+        assert far_end.most == width.NARROW
 
 
 async def test_more_are_under_way_at_a_far_end_that_takes_long_and_fewer_again_when_it_does_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(turns, "_CALM_TURNS", 3)
+    monkeypatch.setattr(width, "_CALM_TURNS", 3)
     async with flow_of(FLOW) as (flow, far_end):
         outcomes = [flow.send(number, device=str(number)) for number in range(40)]
         await flow.until(lambda: far_end.under_way == 40)
         far_end.holds = False
         far_end.answer()
         await asyncio.gather(*(wait(outcome) for outcome in outcomes))
-        monkeypatch.setattr(turns, "_LONG", 60.0)
+        monkeypatch.setattr(width, "_LONG", 60.0)
         for number in range(8):
             await flow.send(number, device="one at a time")
         far_end.most = 0
         outcomes = [flow.send(number, device=str(number)) for number in range(100)]
         await asyncio.gather(*(wait(outcome) for outcome in outcomes))
-        assert far_end.most == turns.NARROW
+        assert far_end.most == width.NARROW
 
 
 async def test_more_are_under_way_again_also_while_workers_of_before_are_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "_CALM_TURNS", 3)
+    monkeypatch.setattr(width, "_CALM_TURNS", 3)
     async with flow_of(FLOW) as (flow, far_end):
-        lanes = flow.engine.flows[0].lanes[0].turns
+        turns = flow.engine.flows[0].lanes[0].turns
         for devices in (40, 20):
             far_end.holds = True
             outcomes = [flow.send(number, device=str(number)) for number in range(devices)]
@@ -100,14 +100,14 @@ async def test_more_are_under_way_again_also_while_workers_of_before_are_idle(mo
             await asyncio.gather(*(wait(outcome) for outcome in outcomes))
             for number in range(8):
                 await flow.send(number, device="one at a time")
-            await flow.until(lambda: lanes._look_timer is None)
-            assert lanes._width == turns.NARROW < len(lanes._idle)
+            await flow.until(lambda: turns.width._timer is None)
+            assert turns.width.now == width.NARROW < len(turns._idle)
 
 
 async def test_a_lane_that_has_fallen_behind_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """PUBACKs go out in the order of arrival: what is oldest holds up those of all others."""
-    monkeypatch.setattr(turns, "NARROW", 2)
-    monkeypatch.setattr(turns, "_LONG", 60.0)
+    monkeypatch.setattr(width, "NARROW", 2)
+    monkeypatch.setattr(width, "_LONG", 60.0)
     async with flow_of(FLOW) as (flow, far_end):
         outcomes = [flow.send(f"behind {number}", device="behind") for number in range(4)]
         outcomes += [flow.send(f"other {number}", device=str(number)) for number in range(4)]
