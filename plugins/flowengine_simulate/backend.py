@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import msgspec
 from aiohttp import web
@@ -63,7 +64,7 @@ class BackendCounts:
     without_key: int = 0
     """of the records, those without an Idempotency-Key"""
     retries: int = 0
-    """requests whose Idempotency-Key came before, whether it was taken or failed then"""
+    """records whose Idempotency-Key came before, whether it was taken or failed then"""
     failed: int = 0
     """answered with an error because the faults say so"""
     refused: int = 0
@@ -72,9 +73,14 @@ class BackendCounts:
     """the client went away before the answer"""
 
 
+_KEY = re.compile(r'"[^"]*"')
+_Records = Annotated[list[dict[str, Any]], msgspec.Meta(min_length=1)]
+_decode = msgspec.json.Decoder(dict[str, Any] | _Records).decode
+
+
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One request and what was answered."""
+    """One record and what was answered."""
 
     body: dict[str, Any]
     key: str | None
@@ -85,7 +91,7 @@ class Taken:
 
 
 class Backend:
-    """Takes each record as a POST of a JSON object.
+    """Takes each record as a POST of a JSON object, or several as one of an array of them (http-post with `batch`).
 
         async with Backend() as backend:            # on a free port of 127.0.0.1
             use(backend.url)
@@ -93,7 +99,7 @@ class Backend:
             assert backend.counts.records == 10
 
     `GET /stats` answers with the counts, `PUT /faults` changes the faults, `GET /faults` tells them.
-    `on_record` is called with each request once its answer is known. Keys are remembered as long as the
+    `on_record` is called with each record once its answer is known. Keys are remembered as long as the
     backend lives: some 100 bytes a record.
     """
 
@@ -178,22 +184,23 @@ class Backend:
 
     async def _answer(self, request: web.Request) -> web.Response:
         try:
-            body = msgspec.json.decode(await request.read(), type=dict[str, Any])
+            body = _decode(await request.read())
         except msgspec.DecodeError as error:
             self.counts.refused += 1
             return web.json_response({"error": str(error)}, status=400)
-        key = request.headers.get("Idempotency-Key")
-        self.counts.retries += key in self._seen
-        if key is not None:
-            self._seen.add(key)
+        records = _keyed(body, request.headers.get("Idempotency-Key"))
+        for _record, key in records:
+            self.counts.retries += key in self._seen
+            if key is not None:
+                self._seen.add(key)
         status = await self._misbehave()
-        repeat = key in self._taken
-        if status == 200:
-            self._count(key, repeat)
-        else:
-            self.counts.failed += 1
-        if self._on_record is not None:
-            self._on_record(Taken(body, key, repeat, status))
+        self.counts.failed += status != 200
+        for record, key in records:
+            repeat = key in self._taken
+            if status == 200:
+                self._count(key, repeat)
+            if self._on_record is not None:
+                self._on_record(Taken(record, key, repeat, status))
         return web.json_response({"ok": status == 200}, status=status)
 
     async def _misbehave(self) -> int:
@@ -239,3 +246,11 @@ class Backend:
         except msgspec.DecodeError as error:
             return web.json_response({"error": str(error)}, status=400)
         return await self._get_faults(request)
+
+
+def _keyed(body: dict[str, Any] | list[dict[str, Any]], header: str | None) -> list[tuple[dict[str, Any], str | None]]:
+    """The records of a request, each with its Idempotency-Key: of an array the header holds a list (RFC 9651 section 3.1)."""
+    if isinstance(body, dict):
+        return [(body, header)]
+    keys: list[str] = _KEY.findall(header or "")
+    return list(zip(body, keys, strict=True)) if len(keys) == len(body) else [(record, None) for record in body]

@@ -60,6 +60,26 @@ async def test_repeats_of_an_idempotency_key_are_counted_apart(session: aiohttp.
     assert (counts.records, counts.distinct, counts.repeats, counts.without_key) == (5, 2, 2, 1)
 
 
+async def test_each_record_of_an_array_is_counted_with_its_own_key(session: aiohttp.ClientSession) -> None:
+    """As http-post with `batch` sends them."""
+    taken: list[Taken] = []
+    one, other = {**RECORD, "user_id": "1"}, {**RECORD, "user_id": "2"}
+    async with Backend(on_record=taken.append, faults=Faults(fail=503)) as backend:
+        assert await post(session, backend, '"d/1/a,b", "d/2"', [one, other]) == 503
+        backend.faults = Faults()
+        assert await post(session, backend, '"d/1/a,b"', [one]) == 200
+        assert await post(session, backend, '"d/1/a,b", "d/2"', [one, other]) == 200
+        assert await post(session, backend, None, [one]) == 200
+    counts = backend.counts
+    assert (counts.requests, counts.failed, counts.retries) == (4, 1, 3)
+    assert (counts.records, counts.distinct, counts.repeats, counts.without_key) == (4, 2, 1, 1)
+    assert taken[:3] == [
+        Taken(one, '"d/1/a,b"', False, 503),
+        Taken(other, '"d/2"', False, 503),
+        Taken(one, '"d/1/a,b"', False, 200),
+    ]
+
+
 async def test_a_record_that_failed_first_is_a_retry_and_no_repeat(session: aiohttp.ClientSession) -> None:
     async with Backend(faults=Faults(fail=500)) as backend:
         assert await post(session, backend, "a") == 500
@@ -116,7 +136,7 @@ async def test_a_client_that_gives_up_is_counted_and_its_record_is_not(
     assert (backend.counts.abandoned, backend.counts.records, backend.counts.repeats) == (1, 1, 0)
 
 
-@pytest.mark.parametrize("body", [[], "text", 3])
+@pytest.mark.parametrize("body", [[], [3], "text", 3])
 async def test_what_is_no_json_object_is_refused(session: aiohttp.ClientSession, body: object) -> None:
     async with Backend() as backend:
         assert await post(session, backend, body=body) == 400
