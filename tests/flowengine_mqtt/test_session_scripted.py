@@ -459,3 +459,29 @@ async def test_a_stalled_connection_takes_no_more_qos_0_messages(open_session: O
             assert taken < 1000, "a broker that reads nothing is fed without end"
             await asyncio.sleep(0)
         await session.close()
+
+
+async def test_pubacks_are_on_their_way_when_they_have_been_gathered(open_session: OpenSession) -> None:
+    """And not a turn of the loop later, which would be one more wait for each message that comes alone."""
+    acknowledged: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.accept(version=5)
+        for mid in (1, 2, 3):
+            peer.publish("a", b"x", mid=mid, version=5)
+        while len(acknowledged) < 3:
+            acknowledged.append((await peer.expect(PUBACK))[:2])
+        await peer.until_closed()
+
+    async with ScriptedBroker(script) as broker:
+        session = open_session(broker.url)
+        session.settling = False
+        await until(lambda: len(session.entries) == 3, "the messages")
+        for entry in session.entries:
+            entry.settle()
+        session.ledger.flush()
+        live = session.session._live
+        assert live is not None and live._client.waiting == 0
+        await until(lambda: len(acknowledged) == 3, "their PUBACKs")
+        assert acknowledged == [b"\0\1", b"\0\2", b"\0\3"]
+        await session.close()
