@@ -111,37 +111,40 @@ def long(size: int, fill: bytes = b"a") -> bytes:
     return answer(b"200 OK", b"Content-Length: %d" % size, body=fill * size)
 
 
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        (OK, OK),
-        (OK, OK[:-2] + b"no"),
-        (OK, OK[:-1]),
-        (OK, OK + b"!"),
-        (OK + b"\r\n", OK + b"\r\n"),
-        (OK + b"\r\n", OK[:-2] + b"no\r\n"),
-        (OK + b"\n", OK[:-2] + b"no\n"),
-        (long(2).replace(b"aa", b"\r\n") + b"\r\n", long(2).replace(b"aa", b"\r\n") + b"XY"),
-        (OK.replace(b"\r\n", b"\n"), OK.replace(b"\r\n", b"\n")[:-2] + b"no"),
-        (OK, OK + OK),
-        (OK, OK.replace(b"200", b"503")),
-        (OK, OK.replace(b"Length: 2", b"Length: 3") + b"!"),
-        (long(3), long(3).replace(b"Content", b"X")),
-        (long(0), long(0)),
-        (long(BODY_LIMIT + 1), long(BODY_LIMIT + 1, b"b")),
-        (b"HTTP/1.1 103 Hints\r\n\r\n" + OK, b"HTTP/1.1 103 Hints\r\n\r\n" + OK[:-2] + b"no"),
-        (answer(b"204 No Content"), answer(b"204 No Content")),
-        (answer(b"200 OK", b"Connection: close", b"Content-Length: 0"), OK),
-        (
-            answer(b"200 OK", b"Transfer-Encoding: chunked", body=b"2\r\nok\r\n0\r\n\r\n"),
-            answer(b"200 OK", b"Transfer-Encoding: chunked", body=b"2\r\nno\r\n0\r\n\r\n"),
-        ),
-        (
-            answer(b"200 OK", b"Content-Encoding: gzip", b"Content-Length: 30", body=gzip.compress(b"first name")),
-            answer(b"200 OK", b"Content-Encoding: gzip", b"Content-Length: 30", body=gzip.compress(b"other name")),
-        ),
-    ],
-)
+TWO_ANSWERS = {
+    "the same": (OK, OK),
+    "another body": (OK, OK[:-2] + b"no"),
+    "a short body": (OK, OK[:-1]),
+    "a byte behind it": (OK, OK + b"!"),
+    "an empty line behind both": (OK + b"\r\n", OK + b"\r\n"),
+    "an empty line behind both, another body": (OK + b"\r\n", OK[:-2] + b"no\r\n"),
+    "a line feed behind both": (OK + b"\n", OK[:-2] + b"no\n"),
+    "a body that ends the head again": (
+        long(2).replace(b"aa", b"\r\n") + b"\r\n",
+        long(2).replace(b"aa", b"\r\n") + b"XY",
+    ),
+    "bare line feeds": (OK.replace(b"\r\n", b"\n"), OK.replace(b"\r\n", b"\n")[:-2] + b"no"),
+    "two at once": (OK, OK + OK),
+    "another status": (OK, OK.replace(b"200", b"503")),
+    "another length": (OK, OK.replace(b"Length: 2", b"Length: 3") + b"!"),
+    "another field": (long(3), long(3).replace(b"Content", b"X")),
+    "no body": (long(0), long(0)),
+    "a body over the limit": (long(BODY_LIMIT + 1), long(BODY_LIMIT + 1, b"b")),
+    "an early hint": (b"HTTP/1.1 103 Hints\r\n\r\n" + OK, b"HTTP/1.1 103 Hints\r\n\r\n" + OK[:-2] + b"no"),
+    "no content": (answer(b"204 No Content"), answer(b"204 No Content")),
+    "the last of its connection": (answer(b"200 OK", b"Connection: close", b"Content-Length: 0"), OK),
+    "chunks": (
+        answer(b"200 OK", b"Transfer-Encoding: chunked", body=b"2\r\nok\r\n0\r\n\r\n"),
+        answer(b"200 OK", b"Transfer-Encoding: chunked", body=b"2\r\nno\r\n0\r\n\r\n"),
+    ),
+    "compressed": (
+        answer(b"200 OK", b"Content-Encoding: gzip", b"Content-Length: 30", body=gzip.compress(b"first name")),
+        answer(b"200 OK", b"Content-Encoding: gzip", b"Content-Length: 30", body=gzip.compress(b"other name")),
+    ),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), TWO_ANSWERS.values(), ids=TWO_ANSWERS)
 async def test_an_answer_is_heard_the_same_whatever_came_before_it(first: bytes, second: bytes) -> None:
     assert await _heard_after([first], [second]) == await _heard_after(None, [second])
 
