@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks import ceiling, machine, report, results, rounds
 from benchmarks.broker import Window
+from benchmarks.processes import end_all
 from benchmarks.results import Batch
 from benchmarks.systems import SYSTEMS
 from benchmarks.systems.system import NotInstalled
@@ -129,14 +130,17 @@ def main() -> None:
     alone.add_argument("--to", type=Path, metavar="FILE", help="append it to this file of results, too")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that children are ended
-    if options.command == "install":
-        _install(list(SYSTEMS))
-    elif options.command == "run":
-        _run(options)
-    elif options.command == "report":
-        _report(options.files)
-    else:
-        _ceiling(results.Writer(options.to) if options.to else None)
+    try:
+        if options.command == "install":
+            _install(list(SYSTEMS))
+        elif options.command == "run":
+            _run(options)
+        elif options.command == "report":
+            _report(options.files)
+        else:
+            _ceiling(results.Writer(options.to) if options.to else None)
+    finally:
+        end_all()
 
 
 if __name__ == "__main__":

@@ -85,6 +85,13 @@ def family(pid: int) -> list[int]:
     return found
 
 
+def end_all() -> None:
+    """SIGKILL to all that this process has started: a signal may have come while it started something, whose handle is lost."""
+    for pid in family(os.getpid())[1:]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def cpu_seconds(pids: Sequence[int]) -> float:
     """The CPU time that these processes have used, in user and system mode, in nanosecond steps."""
     used = 0.0

@@ -83,6 +83,13 @@ _ALL = (
         delivery="unordered",
     ),
     Work(
+        "flood",
+        ("Records of 1.5 KB, 50 devices, 1,000 under way", "1.5 KB 记录,50 台设备,同时在途 1000 条"),
+        tier="rest",
+        plan={**_MANY_PER_S, "window": 1000},
+        window="wide",
+    ),
+    Work(
         "batches",
         ("Records of 1.5 KB, 50 devices, up to 50 in one POST", "1.5 KB 记录,50 台设备,最多 50 条一次 POST"),
         tier="rest",

@@ -36,6 +36,9 @@ from flowengine.i18n import _
 from flowengine.runtime.engine import Engine
 
 _KEPT_BYTES = 16 << 20
+_SWITCH = 0.0005
+"""Seconds after which the event loop gives the interpreter to a thread that waits for it. With Python's 5 ms, a flood that keeps
+the loop busy fills the memory before it is on the disk."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _STILL = 5.0
 """Seconds after which it is said what is not ready yet."""
@@ -133,6 +136,7 @@ async def _run(flows: Project, state: Path, retention: float) -> int:
         return 1
     gc.collect()
     gc.freeze()
+    sys.setswitchinterval(_SWITCH)
     _keep_freed_memory()
     ready = asyncio.create_task(_say_ready(engine, log))
     await asyncio.wait(

@@ -18,14 +18,12 @@ from flowengine.delivery.desk import Number
 from flowengine.delivery.keeping import let_go
 from flowengine.delivery.lane import Lane
 from flowengine.delivery.lanes import Lanes
-from flowengine.delivery.outbox import Row, clean
+from flowengine.delivery.outbox import COLUMNS, Row, clean, delete, insert
 from flowengine.i18n import _
 
 RETENTION = 30 * 86400.0
 """Seconds that a row may wait; well above `give_up_after`, which runs from a row's own first attempt."""
 _ROWS = 500
-_COLUMNS = ", ".join(Row.__struct_fields__)
-_INSERT = f"INSERT OR IGNORE INTO outbox ({_COLUMNS}) VALUES ({', '.join('?' * len(Row.__struct_fields__))})"
 
 
 class Meant(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
@@ -85,7 +83,7 @@ def batch(
 
 def drop(database: sqlite3.Connection, rows: Sequence[Left]) -> None:
     """They are wanted no more."""
-    database.executemany("DELETE FROM outbox WHERE seq = ?", [(row.seq,) for row in rows])
+    delete(database, [row.seq for row in rows])
 
 
 def move(database: sqlite3.Connection, rows: Sequence[Left], to: str, first: int) -> list[bool]:
@@ -93,17 +91,17 @@ def move(database: sqlite3.Connection, rows: Sequence[Left], to: str, first: int
     else a row of its id was there, and it is gone as a duplicate. The body goes: the new owner makes its own."""
     moved = []
     for number, left in enumerate(rows, first):
-        values = database.execute(f"SELECT {_COLUMNS} FROM outbox WHERE seq = ?", (left.seq,)).fetchone()
+        values = database.execute(f"SELECT {COLUMNS} FROM outbox WHERE seq = ?", (left.seq,)).fetchone()
         if values is None:
             moved.append(False)
             continue
-        database.execute("DELETE FROM outbox WHERE seq = ?", (left.seq,))
+        delete(database, [left.seq])
         row = Row(*values)
         intact = row.checksum == row.sum()
         row.seq, row.action, row.body, row.body_kind = number, to, None, None
         row.first, row.attempts, row.error = None, 0, None
         row.checksum = row.sum() if intact else ~row.sum()  # a damaged row stays one
-        moved.append(database.execute(_INSERT, msgspec.structs.astuple(row)).rowcount == 1)
+        moved.append(not insert(database, [row]))
     return moved
 
 
@@ -140,14 +138,16 @@ def actions(database: sqlite3.Connection, before: float | None = None) -> list[s
 
 
 def at_rest(lanes: Lanes, only: str | None = None) -> dict[str, int]:
-    """Let the memory of the lanes go, but for what is in flight; for each, the number behind which its rows are on the
-    disk alone. To be called while the lanes are paused."""
+    """Let the memory of the lanes go, but for what is in flight, and for lanes of which something is not on the disk yet; for
+    each, the number behind which its rows are on the disk alone. To be called while the lanes are paused."""
     resting: dict[str, int] = {}
     for name, lane in _named(lanes).items():
         if not lane.on_disk or (only is not None and name != only):
             continue
         flying = lane.parcels[0] if lane.flying and lane.parcels else None
-        let_go(lane, [parcel for parcel in lane.parcels if parcel.stored and parcel is not flying])
+        resident = [parcel for parcel in lane.parcels if parcel is not flying]
+        if all(parcel.stored for parcel in resident):  # else those that stay would stand before those that go
+            let_go(lane, resident)
         resting[name] = max([lane.served, *(parcel.seq for parcel in lane.parcels)])
     return resting
 

@@ -5,7 +5,7 @@ A message goes to the disk when its delivery has not succeeded `store_after` fro
 for room. It is stored together with all that stand before it in its lane, and with the other parts of its arrival that
 are not settled, in one transaction. From then on its sender may be told yes. What is stored stays in memory, too,
 at the front of its lane and as far as there is room; the rest is let go, and read again a few rows at a time when its turn
-comes.
+comes. How a message becomes a row is in `rows`.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from msgspec.structs import replace
 
 from flowengine.delivery.lane import Lane, Parcel
-from flowengine.delivery.outbox import SHOWN, Outbox, Remains, Row, Waiting, clean, packed, packed_names, unpacked
+from flowengine.delivery.outbox import SHOWN, Outbox, Row, Waiting, clean
 from flowengine.delivery.poison import mark_of_row
-from flowengine.errors import FAULTS
-from flowengine.i18n import N_, _
-from flowengine.message import Failure, Message, Outcome, Result
+from flowengine.delivery.rows import Frames, Rows, moment, unfit
+from flowengine.i18n import N_
+from flowengine.message import Failure, Outcome
 
 if TYPE_CHECKING:
     from flowengine.delivery.lanes import Lanes
@@ -39,23 +38,6 @@ WAITED = 2.0
 _SCAN_EVERY = 5
 _ROWS = 16
 _READ_AGAIN = 1.0
-_ZERO = time.time() - time.monotonic()
-"""What the wall clock showed at zero of the monotonic one when the process began. Ages are reckoned by it: a wall clock
-that is set while messages wait makes none of them older or younger."""
-_SAME = 1.0
-
-
-class Frames:
-    """How a message's way back out of `run` chains is written into a row, and read again. The runtime knows; see
-    `runtime.flow`."""
-
-    def write(self, msg: Message) -> list[str]:
-        """The durable identities of the nodes that wait for the message to come back."""
-        return []
-
-    def read(self, names: list[str]) -> tuple[tuple[Any, int], ...]:
-        """The places again; those that are no more are left out."""
-        return ()
 
 
 class Keeper:
@@ -64,7 +46,7 @@ class Keeper:
     def __init__(self, lanes: Lanes, outbox: Outbox, frames: Frames) -> None:
         self.lanes = lanes
         self.outbox = outbox
-        self.frames = frames
+        self.rows = Rows(lanes.action, outbox, frames)
         self.action = lanes.action
         self.identity = lanes.action.context.identity
         self.store_after = lanes.settings.store_after.seconds
@@ -72,6 +54,8 @@ class Keeper:
         """Lane by lane: arrivals that have passed this action and are neither settled nor stored at the next."""
         self.watching = False
         """Whether it looks after what is in memory at every tick."""
+        self._behind: set[Lane] = set()
+        """Lanes with rows to whose end something came that is in memory only."""
         self._ticks = itertools.count(1)
 
     def take_over(self, waiting: Iterable[Waiting]) -> int:
@@ -103,8 +87,9 @@ class Keeper:
             limit = now - WAITED
             due += [lane for lane in self.in_memory() if _arrived(lane) <= limit]
             self._forget_settled()
-        if due:
-            self.put(together(due))
+        behind, self._behind = self._behind, set()
+        if due or behind:
+            self.put(together([*due, *behind]))
         self.watching = bool(self.lanes.lanes or self.ahead)
         return self.watching
 
@@ -140,11 +125,11 @@ class Keeper:
             if not lane.on_disk:
                 lane.on_disk = True
                 lane.served = parcel.seq - 1  # a row of before, whose message went on to another action, is not its own
-            row = lane.owner.keeper._row(parcel)  # type: ignore[union-attr]
+            row = lane.owner.keeper.rows.of(parcel)  # type: ignore[union-attr]
             rows.append(row)
             if lane in full or not self._keeps(parcel, row):
                 full.add(lane)  # what comes after it in its lane stays behind it
-        self.outbox.put(rows, parcels, lambda new: _stored(parcels, new), _journeys_ended(parcels))
+        self.outbox.put(rows, parcels, _journeys_ended(parcels))
 
     def _keeps(self, parcel: Parcel, row: Row) -> bool:
         """Whether a message stays in memory, too, and if so, count it."""
@@ -155,11 +140,30 @@ class Keeper:
         self.outbox.kept += size
         return True
 
+    def wants_now(self, lane: Lane) -> bool:
+        """Whether what comes to the end of a lane, and is to be stored, goes to the disk at once.
+
+        Behind rows that are in memory, too, and go out well, it has to the next tick: mostly it is delivered by then, or
+        before the disk is through with it. What stands behind rows that are on the disk alone cannot be in memory.
+        """
+        if self.lanes.turns.breaker.open or not self.store_after:
+            return True
+        last = lane.parcels[-1] if lane.parcels else None
+        if last is None or lane.coming or lane.rows or (last.seq and not last.kept) or self._overdue(lane):
+            return True
+        self._behind.add(lane)
+        return False
+
+    def _overdue(self, lane: Lane) -> bool:
+        return lane.first > 0.0 and time.monotonic() - lane.first > self.store_after
+
     def put_behind(self, parcel: Parcel) -> None:
         """Store a newcomer behind its lane's rows."""
+        lane = parcel.lane
+        before = [lane] if lane in self._behind else _unstored(_ahead(lane))
         parcel.newcomer = True
-        parcel.lane.coming += 1
-        self.put([*together(_unstored(_ahead(parcel.lane))), parcel])
+        lane.coming += 1
+        self.put([*together(before), parcel])
 
     def failed(self, lane: Lane, reason: str) -> None:
         """The head failed and will be tried later: store the lane, or note it on the row and let the memory go."""
@@ -174,7 +178,7 @@ class Keeper:
 
     async def load(self, lane: Lane) -> None:
         """Take the next rows of a lane into memory."""
-        expected = lane.rows  # there may be more: on the disk already, but still to be said and counted by `_stored`
+        expected = lane.rows  # there may be more: on the disk already, but still to be said and counted by `stored`
         try:
             rows = await self.outbox.rows(self.identity, clean(str(lane.key)), lane.served, min(expected, _ROWS))
         except sqlite3.Error as error:
@@ -187,109 +191,24 @@ class Keeper:
         for row in rows:
             lane.rows -= 1
             lane.served = row.seq
-            unfit = _unfit(row)
-            if unfit:
-                self._bury(row, unfit)
+            reason = unfit(row)
+            if reason:
+                self.lanes.bury(self.rows.remains(row), Failure(self.identity, reason))
                 if not lane.parcels:  # it was the head that was tried
                     lane.attempts, lane.first, lane.error = 0, 0.0, ""
                 continue
             if not lane.parcels and not lane.attempts:
                 self._age(lane, row)
-            parcel = Parcel(lane, self._message(row), time.monotonic())
+            parcel = Parcel(lane, self.rows.message(row), time.monotonic())
             parcel.seq = row.seq
             parcel.stored = True
             lane.parcels.append(parcel)
-
-    def _bury(self, row: Row, reason: str) -> None:
-        """What is not the message any more is never sent, also not by a replay."""
-        msg = Message(Remains(row.payload), _meta(row), row.id, row.arrived, journey(self.outbox, row.seq), row.part)
-        self.lanes.bury(msg, Failure(self.identity, reason))
 
     def _age(self, lane: Lane, head: Row) -> None:
         lane.attempts = head.attempts
         lane.error = head.error or ""
         if head.first is not None:
-            lane.first = _moment(head.first)
-
-    def _row(self, parcel: Parcel) -> Row:
-        msg, lane = parcel.msg, parcel.lane
-        payload, kind = packed(msg.payload)
-        body, body_kind = None, None
-        try:
-            prepared = msg.body if msg.body is not None else self.action.prepare(msg)
-            if prepared is not None:
-                body, body_kind = packed(prepared)
-        except FAULTS:
-            body = None  # what is wrong with it, its attempt will say
-        since = _ZERO + msg.outcome.arrived
-        clock_was_set = abs(since - msg.time) > _SAME
-        more = {
-            "since": since if clock_was_set else None,
-            "result": msg.result,
-            "error": msg.error,
-            "acted": msg.acted,
-            "frames": self.frames.write(msg),
-        }
-        extra = packed_names({k: v for k, v in more.items() if v}) if any(more.values()) else None
-        meta = packed_names(dict(msg.meta))
-        head = lane.parcels[0] if lane.parcels else None
-        tried = parcel is head and lane.first > 0
-        first = time.time() - (time.monotonic() - lane.first) if tried else None
-        return Row(
-            parcel.seq, self.identity, clean(str(lane.key)), clean(msg.id), msg.part, msg.time, first,
-            lane.attempts if tried else 0, clean(lane.error) or None, payload, kind, body, body_kind, meta, extra,
-        )  # fmt: skip
-
-    def _message(self, row: Row) -> Message:
-        """The message that a row holds, on a journey of its own that ends with the row's removal."""
-        outcome = journey(self.outbox, row.seq)
-        outcome.mark = mark_of_row(row.action, row.id, row.part)
-        more = msgspec.json.decode(row.more) if row.more else {}
-        of_this_run = row.seq >= self.outbox.first
-        outcome.arrived = _moment(more.get("since", row.arrived) if of_this_run else row.arrived)
-        body = unpacked(row.body, row.body_kind or 0) if row.body is not None else None
-        return Message(
-            unpacked(row.payload, row.kind),
-            msgspec.json.decode(row.meta),
-            row.id,
-            row.arrived,
-            outcome,
-            row.part,
-            result=msgspec.convert(more["result"], Result) if more.get("result") else None,
-            error=msgspec.convert(more["error"], Failure) if more.get("error") else None,
-            acted=bool(more.get("acted")),
-            frames=self.frames.read(more.get("frames", [])),
-            body=body,
-        )
-
-
-def _unfit(row: Row) -> str:
-    """Why a row is not the message any more, or nothing."""
-    if row.checksum != row.sum():
-        return _("its row in the outbox is damaged: the checksum does not fit")
-    if (row.kind if row.body is None else row.body_kind) == SHOWN:
-        return _("its payload could not be stored: it can be written neither as it is nor as JSON")
-    return ""
-
-
-def _meta(row: Row) -> dict[str, Any]:
-    """What is known of a message whose row may be damaged."""
-    try:
-        return msgspec.json.decode(row.meta, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return {}
-
-
-def _moment(wall: float) -> float:
-    """When that was, in seconds of `time.monotonic()`; no age is negative."""
-    return min(wall - _ZERO, time.monotonic())
-
-
-def journey(outbox: Outbox, seq: int) -> Outcome:
-    """The outcome of a stored message: when all that comes of it is settled or stored, its row goes."""
-    outcome = Outcome(lambda _outcome: outbox.remove(seq))
-    outcome.row = seq
-    return outcome
+            lane.first = moment(head.first)
 
 
 def together(lanes: Iterable[Lane]) -> list[Parcel]:
@@ -308,12 +227,14 @@ def together(lanes: Iterable[Lane]) -> list[Parcel]:
     return found
 
 
-def store_oldest(lanes: list[Lane]) -> None:
+def store_oldest(lanes: list[Lane]) -> int:
     """Store the quarter of these lanes whose heads have waited longest: those that come after wait for them to be acknowledged,
-    and if that does not make room, somebody asks again."""
+    and if that does not make room, somebody asks again. How many messages that is."""
     oldest = heapq.nsmallest(-(-len(lanes) // 4), lanes, key=_arrived)
-    if oldest and oldest[0].owner.keeper is not None:
-        oldest[0].owner.keeper.put(together(oldest))
+    parcels = together(oldest)
+    if parcels and oldest[0].owner.keeper is not None:
+        oldest[0].owner.keeper.put(parcels)
+    return len(parcels)
 
 
 def first_unstored(lane: Lane) -> Parcel | None:
@@ -347,7 +268,7 @@ def _journeys_ended(parcels: list[Parcel]) -> list[int]:
     return [outcome.row for outcome, count in counts.items() if outcome.open == count]
 
 
-def _stored(parcels: list[Parcel], new: list[bool]) -> None:
+def stored(parcels: list[Parcel], new: list[bool]) -> None:
     """The transaction is on the disk: tell the senders, and let the memory go."""
     lanes: dict[Lane, list[Parcel]] = {}
     for parcel, fresh in zip(parcels, new, strict=True):
@@ -367,7 +288,7 @@ def _stored(parcels: list[Parcel], new: list[bool]) -> None:
         parcel.stored = True
         msg = parcel.msg
         if parcel.kept or (lane.flying and resident and lane.parcels[0] is parcel):
-            outcome = journey(lane.owner.keeper.outbox, parcel.seq)  # type: ignore[union-attr]
+            outcome = lane.owner.keeper.rows.journey(parcel.seq)  # type: ignore[union-attr]
             outcome.arrived = msg.outcome.arrived
             outcome.mark = mark_of_row(lane.owner.action.context.identity, clean(msg.id), msg.part)
             parcel.msg = replace(msg, outcome=outcome)

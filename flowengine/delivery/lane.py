@@ -42,9 +42,9 @@ class Lane(msgspec.Struct, eq=False):
     """The messages of one device on their way to one action.
 
     parcels: those in memory, the head first. coming: put into the outbox and not yet on the disk. rows: on the disk and
-    not in memory, behind the parcels. served: the number of the last row that was taken into memory. Once something was
-    put, all that follow are put behind it, until the lane is empty and ceases to be. queued: it stands among the ready
-    ones, is in flight, or sleeps. attempts, first, error: the head's (first: monotonic seconds).
+    not in memory, behind the parcels. served: the number of the last row that was taken into memory. on_disk: once something
+    was put, all that follow are put behind it, at once or at the next tick, until the lane is empty and ceases to be. queued: it
+    stands among the ready ones, is in flight, or sleeps. attempts, first, error: the head's (first: monotonic seconds).
     """
 
     owner: Lanes

@@ -19,10 +19,11 @@ from msgspec.structs import replace
 
 from flowengine.delivery import retry
 from flowengine.delivery.calling import answer_of, as_retry, way_of
-from flowengine.delivery.keeping import Frames, Keeper
+from flowengine.delivery.keeping import Keeper
 from flowengine.delivery.lane import Lane, Parcel, key_of
 from flowengine.delivery.outbox import Outbox
 from flowengine.delivery.poison import NONE, Watch, verdict
+from flowengine.delivery.rows import Frames
 from flowengine.delivery.settings import Delivery
 from flowengine.delivery.turns import Turns
 from flowengine.errors import FAULTS, Reject, Retry, cancelled
@@ -127,7 +128,7 @@ class Lanes:
         if outcome.open > 1 or msg.acted:
             outcome.parcels = [*(outcome.parcels or ()), parcel]
         if keeps and keeper is not None:
-            if lane.on_disk or turns.breaker.open or not keeper.store_after:
+            if (lane.on_disk or turns.breaker.open or not keeper.store_after) and keeper.wants_now(lane):
                 keeper.put_behind(parcel)
                 return self.taken
             if not keeper.watching:

@@ -7,9 +7,10 @@ a checksum: a row that was damaged on the disk is never sent, it goes to the dea
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -27,7 +28,7 @@ BYTES, JSON, SHOWN = 0, 1, 2
 _LEVELS = 3
 
 
-class Row(msgspec.Struct):
+class Row(msgspec.Struct, gc=False):
     """One message of the outbox. first: when it was first attempted, in seconds since the epoch."""
 
     seq: int
@@ -70,10 +71,14 @@ class Waiting(msgspec.Struct):
     first_seq: int
 
 
-_COLUMNS = ", ".join(Row.__struct_fields__)
-_INSERT = f"INSERT OR IGNORE INTO outbox ({_COLUMNS}) VALUES ({', '.join('?' * len(Row.__struct_fields__))})"
-_SELECT = f"SELECT {_COLUMNS} FROM outbox WHERE action = ? AND lane = ? AND seq > ? ORDER BY seq LIMIT ?"
+COLUMNS = ", ".join(Row.__struct_fields__)
+_VALUES = f"({', '.join('?' * len(Row.__struct_fields__))})"
+_SELECT = f"SELECT {COLUMNS} FROM outbox WHERE action = ? AND lane = ? AND seq > ? ORDER BY seq LIMIT ?"
 _BATCH_BYTES = 256 << 10
+_AT_ONCE = 60
+"""Rows to a statement: at each the writing thread gives the interpreter away, and a busy event loop takes its time to give it
+back. SQLite before 3.32 takes 999 values."""
+Stored = Callable[[list[Parcel], list[bool]], None]
 
 
 class Remains(bytes):
@@ -131,9 +136,12 @@ def unpacked(data: bytes, kind: int) -> Any:
 
 
 class Outbox:
-    """The table of waiting messages. Sequence numbers are given here, in the order of `put`, and never used twice."""
+    """The table of waiting messages. Sequence numbers are given here, in the order of `put`, and never used twice.
 
-    def __init__(self, store: Store) -> None:
+    stored: told what has been put and is on the disk now, and for each whether it was new; see `put`.
+    """
+
+    def __init__(self, store: Store, stored: Stored) -> None:
         self.store = store
         self.ticker = Ticker()
         self.puts = 0
@@ -143,6 +151,10 @@ class Outbox:
         self.first = 1
         """The first number that this run gives."""
         self._next = 1
+        self.stored = stored
+        self._rows: list[Row] = []
+        self._parcels: list[Parcel] = []
+        self._closes: list[int] = []
         self._leaving: list[int] = []
         self._removing = False
 
@@ -163,27 +175,33 @@ class Outbox:
         self._next += count
         return self._next - count
 
-    def put(
-        self, rows: list[Row], parcels: list[Parcel], then: Callable[[list[bool]], None], closes: Iterable[int] = ()
-    ) -> None:
-        """Store rows in one transaction, which also removes the rows `closes`. `then` is told, for each, whether it was
+    def put(self, rows: list[Row], parcels: list[Parcel], closes: Iterable[int] = ()) -> None:
+        """Store rows in one transaction, which also removes the rows `closes`. `stored` is told, for each, whether it was
         new: a row of the same action, id and part that is there already stays, and the newcomer is a duplicate."""
         self.puts += len(rows)
-        gone = [(seq,) for seq in closes]
+        if not self._rows:
+            asyncio.get_running_loop().call_soon(self._put_gathered)
+        self._rows += rows
+        self._parcels += parcels
+        self._closes += closes
+
+    def _put_gathered(self) -> None:
+        """Queue what was put in this turn of the loop, as one change."""
+        rows, parcels, closes = self._rows, self._parcels, self._closes
+        if not rows:
+            return
+        self._rows, self._parcels, self._closes = [], [], []
 
         def work(database: sqlite3.Connection) -> list[bool]:
-            new = []
-            for row, parcel in zip(rows, parcels, strict=True):
-                if parcel.ended:  # delivered while it waited for the disk
-                    new.append(True)
-                    continue
+            # What was delivered while it waited for the disk need not be written.
+            wanted = [row for row, parcel in zip(rows, parcels, strict=True) if not parcel.ended]
+            for row in wanted:
                 row.checksum = row.sum()
-                new.append(database.execute(_INSERT, msgspec.structs.astuple(row)).rowcount == 1)
-            if gone:
-                database.executemany("DELETE FROM outbox WHERE seq = ?", gone)
-            return new
+            there = insert(database, wanted)
+            delete(database, closes)
+            return [row.seq not in there for row in rows]
 
-        self.store.change(work, then, grows=True)
+        self.store.change(work, lambda new: self.stored(parcels, new), grows=True)
 
     def remove(self, seq: int) -> None:
         """A row has ended; those of one tick are removed by one change."""
@@ -198,10 +216,11 @@ class Outbox:
         return False
 
     def flush(self) -> None:
-        """Queue the removals now."""
+        """Queue now what was put, and the removals."""
+        self._put_gathered()  # a row must not come after its removal
         leaving, self._leaving = self._leaving, []
         if leaving:
-            self.store.execute("DELETE FROM outbox WHERE seq = ?", *((seq,) for seq in leaving))
+            self.store.change(lambda database: delete(database, leaving))
 
     def attempted(self, seq: int, first: float, attempts: int, error: str) -> None:
         """Note on a row that it was tried and failed."""
@@ -224,6 +243,33 @@ class Outbox:
 
         rows: list[Row] = await self.store.read(work)
         return rows
+
+
+def insert(database: sqlite3.Connection, rows: Sequence[Row]) -> set[int]:
+    """Insert rows with their checksums; the numbers of those whose action, id and part are there already."""
+    there: set[int] = set()
+    for some in _pieces(rows):
+        values = [value for row in some for value in msgspec.structs.astuple(row)]
+        statement = f"INSERT OR IGNORE INTO outbox ({COLUMNS}) VALUES {', '.join([_VALUES] * len(some))}"
+        if database.execute(statement, values).rowcount < len(some):
+            numbers = [row.seq for row in some]
+            found = database.execute(f"SELECT seq FROM outbox WHERE seq IN ({_marks(numbers)})", numbers)
+            there.update(set(numbers).difference(seq for (seq,) in found))
+    return there
+
+
+def delete(database: sqlite3.Connection, numbers: Sequence[int]) -> None:
+    """Remove rows; numbers that are no more are let pass."""
+    for some in _pieces(numbers):
+        database.execute(f"DELETE FROM outbox WHERE seq IN ({_marks(some)})", some)
+
+
+def _pieces(things: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    return (things[at : at + _AT_ONCE] for at in range(0, len(things), _AT_ONCE))
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values))
 
 
 def _waiting(database: sqlite3.Connection) -> list[Waiting]:

@@ -12,10 +12,11 @@ from typing import Any
 import structlog
 
 from flowengine.delivery.deadletters import RETENTION, DeadLetters
-from flowengine.delivery.keeping import store_oldest
+from flowengine.delivery.keeping import store_oldest, stored
 from flowengine.delivery.outbox import Outbox, Waiting
 from flowengine.delivery.poison import Watch
 from flowengine.delivery.store import Store
+from flowengine.delivery.ticker import TICK
 from flowengine.errors import FAULTS, StartError, cancelled, reason_of
 from flowengine.flowfile.model import ConnectionDef, Project
 from flowengine.i18n import N_, _
@@ -33,6 +34,8 @@ DRAIN = 5.0
 """Seconds for attempts under way when the engine is stopped; all of a stop stays below Docker's 10."""
 _CLOSE_WITHIN = 3.0
 _LOOK = 0.02
+_PER_STORED = 150e-6
+"""Seconds to the next look for room, for each message that one has stored: twice what that takes of the engine's time."""
 
 
 class Engine:
@@ -48,7 +51,7 @@ class Engine:
         self.log: Any = structlog.get_logger("flowengine")
         self.folder = StateFolder(state) if state is not None else None
         self.store = Store(state, failed=self._store_failed) if state is not None else None
-        self.outbox = Outbox(self.store) if self.store is not None else None
+        self.outbox = Outbox(self.store, stored) if self.store is not None else None
         self.dead_letters = DeadLetters(self.store, retention=retention) if self.store is not None else None
         self.desk = LiveDesk(self, self.store, retention) if self.store is not None else None
         self.control = Control(self.desk, state) if self.desk is not None and state is not None else None
@@ -62,6 +65,7 @@ class Engine:
         self.watch = Watch(state)
         self.flows = [FlowRun(flow, self.dead_letters, self.budget, self._press, self.watch) for flow in project.flows]
         self._pressed = False
+        self._press_again = 0.0
         self.hurry = asyncio.Event()
         self._opened: list[Part] = []
         self._connections: list[Connection] = []
@@ -136,14 +140,21 @@ class Engine:
         self.dead_letters.look()
 
     def _press(self) -> None:
-        """Somebody needs room: store the oldest of what is unsettled, once in this turn of the loop."""
+        """Somebody needs room: store the oldest of what is unsettled, soon.
+
+        Room is short for as long as more is sent than the far end takes, and what it takes quickly should not all go by
+        the disk: storing has only part of the time.
+        """
         if not self._pressed:
             self._pressed = True
-            asyncio.get_running_loop().call_soon(self._store_oldest)
+            loop = asyncio.get_running_loop()
+            urgent = self.budget.used * 4 > self.budget.bound * 3
+            loop.call_later(0.0 if urgent else max(0.0, self._press_again - loop.time()), self._store_oldest)
 
     def _store_oldest(self) -> None:
         self._pressed = False
-        store_oldest([lane for run in self.running() for lane in run.in_memory()])
+        stored = store_oldest([lane for run in self.running() for lane in run.in_memory()])
+        self._press_again = asyncio.get_running_loop().time() + min(stored * _PER_STORED, TICK)
 
     def _store_failed(self, reason: str) -> None:
         self.log.error(N_("the store failed; stopping: start again once the disk is well"), reason=reason)
@@ -258,5 +269,5 @@ class Engine:
             for run in self.flows:
                 run.log.info(N_("books of the flow"), **run.books.lines(run.pending()))
         books = self.books()
-        stored = self.outbox.puts if self.outbox is not None else 0
-        self.log.info(N_("books"), **books.lines(self.pending()), stored=stored, reasons=dict(books.reasons))
+        puts = self.outbox.puts if self.outbox is not None else 0
+        self.log.info(N_("books"), **books.lines(self.pending()), stored=puts, reasons=dict(books.reasons))

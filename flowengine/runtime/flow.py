@@ -12,11 +12,11 @@ from typing import Any
 import structlog
 
 from flowengine.delivery.deadletters import DeadLetters
-from flowengine.delivery.keeping import Frames
 from flowengine.delivery.lane import Lane
 from flowengine.delivery.lanes import Lanes
 from flowengine.delivery.outbox import Outbox, Waiting
 from flowengine.delivery.poison import NONE, Watch, mark_of, verdict
+from flowengine.delivery.rows import Frames
 from flowengine.delivery.settings import Delivery
 from flowengine.errors import FAULTS, Busy, Reject, Stopping, cancelled, reason_of
 from flowengine.flowfile.model import ChainDef, FlowDef, NodeDef

@@ -96,6 +96,24 @@ async def test_kill_9_during_recovery_loses_nothing(tmp_path: Path, chance: rand
         await assert_nothing_lost(rig, dead=None)
 
 
+async def test_kill_9_in_a_flood_loses_nothing(tmp_path: Path, chance: random.Random) -> None:
+    """More comes than fits into the window: some goes by the disk, some from memory, in the same lanes."""
+    async with Rig(tmp_path) as rig:
+        stored = 0
+        for _ in range(rounds(3, 20)):
+            before = len(rig.backend.arrivals)
+            publishing = asyncio.create_task(rig.publisher.burst(500))
+            goal = before + chance.randrange(1, 1500)
+            await until(lambda goal=goal: len(rig.backend.arrivals) >= goal, "records at the backend")  # type: ignore[misc]
+            await rig.engine.kill()
+            stored += rig.stored
+            await publishing
+            await rig.engine.start()
+            await rig.arrived()
+        assert stored, "no kill found a row"
+        await assert_nothing_lost(rig, dead=None)
+
+
 async def test_kill_9_with_rows_and_unacknowledged_messages_of_one_lane_keeps_their_order(tmp_path: Path) -> None:
     async with Rig(tmp_path, devices=1) as rig:
         both = 0

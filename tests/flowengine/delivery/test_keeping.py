@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from flowengine import Message, Result, Retry
-from flowengine.delivery import keeping
+from flowengine.delivery import ticker
 from flowengine.testing import RunningFlow, running
 from tests.flowengine.runtime.nodes import SCRIPTED, Told
 
@@ -25,6 +26,9 @@ chains:
     - scripted:
       delivery: {store_after: 0}
 """
+
+
+ON_REQUEST = "flow: f\nchains:\n  main: [test-in, {{scripted: {{}}, delivery: {{store_after: {store_after}}}}}]\n"
 
 
 class Odd:
@@ -96,9 +100,7 @@ async def test_a_payload_that_cannot_be_stored_is_dead_and_never_sent_as_somethi
 
 
 @pytest.mark.timeout(20)
-async def test_a_row_is_not_taken_before_its_commit_was_heard_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_row_is_not_taken_before_its_commit_was_heard_of(tmp_path: Path) -> None:
     """Else the lane would seem to hold less than nothing, and its worker would turn round and round."""
     async with flow_of(STORED_FIRST, tmp_path) as (flow, node):
         first = asyncio.get_running_loop().create_future()
@@ -106,14 +108,71 @@ async def test_a_row_is_not_taken_before_its_commit_was_heard_of(
         flow.send(1, device="7")
         await flow.until(lambda: node.attempts)
         await flow.send(2, device="7")
-        heard, held = keeping._stored, []
-        monkeypatch.setattr(keeping, "_stored", lambda parcels, new: held.append((parcels, new)))
+        assert flow.engine.outbox is not None
+        heard = flow.engine.outbox.stored
+        held: list[Any] = []
+        flow.engine.outbox.stored = lambda parcels, new: held.append((parcels, new))
         flow.send(3, device="7")
         await flow.until(lambda: held)
         first.set_result(None)
         await flow.until(lambda: len(node.attempts) == 2)
         heard(*held[0])
         await flow.until(lambda: len(node.attempts) == 3 and not flow.engine.pending())
+
+
+async def test_what_comes_behind_rows_that_go_out_well_is_delivered_from_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ticker, "TICK", 60.0)
+    async with flow_of(ON_REQUEST.format(store_after="1h"), tmp_path) as (flow, node):
+        first = asyncio.get_running_loop().create_future()
+        node.answers = [first]
+        outcome = flow.send(1, device="7")
+        await flow.until(lambda: node.attempts)
+        flow.engine._press()
+        await outcome
+        behind = flow.send(2, device="7")
+        assert (outcome.state, behind.state) == ("stored", "pending")
+        first.set_result(None)
+        assert (await behind).state == "delivered"
+        assert flow.engine.outbox is not None
+        assert flow.engine.outbox.puts == 1
+
+
+async def test_what_waits_behind_rows_is_stored_before_the_next_tick_is_over(tmp_path: Path) -> None:
+    async with flow_of(ON_REQUEST.format(store_after="1h"), tmp_path) as (flow, node):
+        first = asyncio.get_running_loop().create_future()
+        node.answers = [first]
+        outcome = flow.send(1, device="7")
+        await flow.until(lambda: node.attempts)
+        flow.engine._press()
+        await outcome
+        assert [(await flow.send(number, device="7")).state for number in (2, 3)] == ["stored", "stored"]
+        first.set_result(None)
+        await flow.until(lambda: len(node.attempts) == 3 and not flow.engine.pending())
+        assert [msg.payload for msg in node.attempts] == [1, 2, 3]
+
+
+async def test_what_comes_when_the_head_is_overdue_is_stored_behind_what_still_waits_for_the_tick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would have the lower number, and be passed over when the other one is delivered."""
+    monkeypatch.setattr(ticker, "TICK", 60.0)
+    async with flow_of(ON_REQUEST.format(store_after="300ms"), tmp_path) as (flow, node):
+        first = asyncio.get_running_loop().create_future()
+        node.answers = [first]
+        outcome = flow.send(1, device="7")
+        await flow.until(lambda: node.attempts)
+        flow.engine._press()
+        await outcome
+        waits = flow.send(2, device="7")
+        [lane] = flow.engine.flows[0].lanes[0].lanes.values()
+        await flow.until(lambda: time.monotonic() - lane.first > 0.3)
+        assert (await flow.send(3, device="7")).state == "stored"
+        assert waits.state == "stored"
+        first.set_result(None)
+        await flow.until(lambda: len(node.attempts) == 3 and not flow.engine.pending())
+        assert [msg.payload for msg in node.attempts] == [1, 2, 3]
 
 
 class Prepared(Told):

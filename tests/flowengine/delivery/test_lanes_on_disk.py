@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from flowengine import Action, Message, Outcome, Reject, Retry
-from flowengine.delivery import lanes, poison, retry, store
+from flowengine.delivery import clearing, keeping, lanes, poison, retry, store
 from flowengine.runtime import flow as runtime_flow
 from flowengine.testing import RunningFlow, running
 
@@ -175,8 +175,11 @@ class LanesOnDisk(RuleBasedStateMachine):
         store_after=st.sampled_from(["0", "20ms", "1h"]),
         beyond=st.sampled_from([None, "0", "20ms", "1h"]),
         concurrency=st.sampled_from([1, 2, 32]),
+        kept=st.sampled_from([keeping.KEPT_BYTES, 1000, 0]),
     )
-    def begin(self, store_after: str, beyond: str | None, concurrency: int) -> None:
+    def begin(self, store_after: str, beyond: str | None, concurrency: int, kept: int) -> None:
+        self.patches.append(patch.object(keeping, "KEPT_BYTES", kept))
+        self.patches[-1].start()
         self.text = FLOW.format(store_after=store_after, concurrency=concurrency)
         if beyond is not None:
             self.text += AND_ON.format(store_after=beyond)
@@ -268,6 +271,15 @@ class LanesOnDisk(RuleBasedStateMachine):
     @rule()
     def somebody_needs_room(self) -> None:
         self.in_loop(self.flow.engine._press)
+
+    @rule()
+    def a_person_wants_to_know_what_may_leave(self) -> None:
+        async def looks() -> None:
+            for of_action in self.lanes:
+                async with of_action.turns.pause():
+                    clearing.at_rest(of_action)
+
+        self.run(looks())
 
     @rule()
     def the_engine_is_stopped_and_started(self) -> None:
