@@ -13,7 +13,7 @@ _LEFT = 170
 _RIGHT = 110
 _BAR = 22
 _STEP = 32
-_TITLE = 46
+_TITLE = 66
 _GAP = 26
 _FIRST = "#1f6feb"
 _OTHERS = "#8b949e"
@@ -36,15 +36,16 @@ class Panel(NamedTuple):
     bars: Sequence[Bar]
 
 
-def svg(title: str, panels: Sequence[Panel]) -> str:
-    """The panels one below the other."""
+def svg(title: str, about: str, panels: Sequence[Panel]) -> str:
+    """The panels one below the other, under a title and a line about it."""
     height = _TITLE + sum(_panel_height(panel) for panel in panels)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '
         f'font-family="system-ui, sans-serif" font-size="14">',
-        f"<title>{escape(title)}</title>",
+        f"<title>{escape(title)} · {escape(about)}</title>",
         f'<rect width="{_WIDTH}" height="{height}" rx="6" fill="#ffffff"/>',
         f'<text x="16" y="30" font-size="15" font-weight="600" fill="#1f2328">{escape(title)}</text>',
+        f'<text x="16" y="50" fill="{_INK}">{escape(about)}</text>',
     ]
     top = _TITLE
     for panel in panels:

@@ -78,7 +78,7 @@ class Report:
     def drawings(self) -> dict[str, str]:
         """The plots by name, as SVG."""
         return {
-            f"{name}-{window}": plots.svg(f"{self._say(title)} · {self._say(texts.WINDOW[window])}", panels)
+            f"{name}-{window}": plots.svg(self._say(title), self._say(texts.WINDOW[window]), panels)
             for window in self._windows
             for name, title, panels in self._plots(window)
             if panels

@@ -82,7 +82,7 @@ def test_every_plot_that_a_report_shows_is_there_and_is_svg(written: Path, name:
 
 def test_a_bar_is_as_long_as_its_median() -> None:
     bars = [Bar("a & b", Quartiles(40, 50, 60)), Bar("c", Quartiles(100, 100, 100), first=True)]
-    root = ElementTree.fromstring(svg("title", [Panel("p", "more", bars)]))
+    root = ElementTree.fromstring(svg("title", "about it", [Panel("p", "more", bars)]))
     background, *drawn = (float(each.attrib["width"]) for each in root.iter("{http://www.w3.org/2000/svg}rect"))
     assert drawn[0] * 2 == pytest.approx(drawn[1])
     assert drawn[1] < background
