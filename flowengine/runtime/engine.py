@@ -35,7 +35,7 @@ DRAIN = 5.0
 _CLOSE_WITHIN = 3.0
 _LOOK = 0.02
 _PER_STORED = 150e-6
-"""Seconds to the next look for room, for each message that one has stored: twice what that takes of the engine's time."""
+"""Seconds to the next time that room is made, for each message that was stored for it; a tick at most."""
 
 
 class Engine:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from flowengine import Message, Result, Retry
-from flowengine.delivery import ticker
+from flowengine.delivery import clearing, ticker
 from flowengine.testing import RunningFlow, running
 from tests.flowengine.runtime.nodes import SCRIPTED, Told
 
@@ -120,19 +120,28 @@ async def test_a_row_is_not_taken_before_its_commit_was_heard_of(tmp_path: Path)
         await flow.until(lambda: len(node.attempts) == 3 and not flow.engine.pending())
 
 
+@asynccontextmanager
+async def under_way_and_stored(
+    state: Path, count: int, store_after: str
+) -> AsyncIterator[tuple[RunningFlow, Told, asyncio.Future[None]]]:
+    """So many messages of one device, stored for want of room and in memory too; the first waits for the future."""
+    async with flow_of(ON_REQUEST.format(store_after=store_after), state) as (flow, node):
+        first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        node.answers = [first]
+        outcomes = [flow.send(number, device="7") for number in range(1, count + 1)]
+        await flow.until(lambda: node.attempts)
+        flow.engine._press()
+        assert [(await outcome).state for outcome in outcomes] == ["stored"] * count
+        yield flow, node, first
+
+
 async def test_what_comes_behind_rows_that_go_out_well_is_delivered_from_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ticker, "TICK", 60.0)
-    async with flow_of(ON_REQUEST.format(store_after="1h"), tmp_path) as (flow, node):
-        first = asyncio.get_running_loop().create_future()
-        node.answers = [first]
-        outcome = flow.send(1, device="7")
-        await flow.until(lambda: node.attempts)
-        flow.engine._press()
-        await outcome
+    async with under_way_and_stored(tmp_path, 1, store_after="1h") as (flow, _node, first):
         behind = flow.send(2, device="7")
-        assert (outcome.state, behind.state) == ("stored", "pending")
+        assert behind.state == "pending"
         first.set_result(None)
         assert (await behind).state == "delivered"
         assert flow.engine.outbox is not None
@@ -140,13 +149,7 @@ async def test_what_comes_behind_rows_that_go_out_well_is_delivered_from_memory(
 
 
 async def test_what_waits_behind_rows_is_stored_before_the_next_tick_is_over(tmp_path: Path) -> None:
-    async with flow_of(ON_REQUEST.format(store_after="1h"), tmp_path) as (flow, node):
-        first = asyncio.get_running_loop().create_future()
-        node.answers = [first]
-        outcome = flow.send(1, device="7")
-        await flow.until(lambda: node.attempts)
-        flow.engine._press()
-        await outcome
+    async with under_way_and_stored(tmp_path, 1, store_after="1h") as (flow, node, first):
         assert [(await flow.send(number, device="7")).state for number in (2, 3)] == ["stored", "stored"]
         first.set_result(None)
         await flow.until(lambda: len(node.attempts) == 3 and not flow.engine.pending())
@@ -158,18 +161,27 @@ async def test_what_comes_when_the_head_is_overdue_is_stored_behind_what_still_w
 ) -> None:
     """Else it would have the lower number, and be passed over when the other one is delivered."""
     monkeypatch.setattr(ticker, "TICK", 60.0)
-    async with flow_of(ON_REQUEST.format(store_after="300ms"), tmp_path) as (flow, node):
-        first = asyncio.get_running_loop().create_future()
-        node.answers = [first]
-        outcome = flow.send(1, device="7")
-        await flow.until(lambda: node.attempts)
-        flow.engine._press()
-        await outcome
+    async with under_way_and_stored(tmp_path, 1, store_after="300ms") as (flow, node, first):
         waits = flow.send(2, device="7")
         [lane] = flow.engine.flows[0].lanes[0].lanes.values()
         await flow.until(lambda: time.monotonic() - lane.first > 0.3)
         assert (await flow.send(3, device="7")).state == "stored"
         assert waits.state == "stored"
+        first.set_result(None)
+        await flow.until(lambda: len(node.attempts) == 3 and not flow.engine.pending())
+        assert [msg.payload for msg in node.attempts] == [1, 2, 3]
+
+
+async def test_the_memory_of_a_lane_is_not_let_go_before_what_stands_behind_it_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what is in memory only would overtake the rows."""
+    monkeypatch.setattr(ticker, "TICK", 60.0)
+    async with under_way_and_stored(tmp_path, 2, store_after="1h") as (flow, node, first):
+        assert flow.send(3, device="7").state == "pending"
+        [lanes] = flow.engine.flows[0].lanes
+        async with lanes.turns.pause():
+            assert clearing.at_rest(lanes) == {"7": 2}
         first.set_result(None)
         await flow.until(lambda: len(node.attempts) == 3 and not flow.engine.pending())
         assert [msg.payload for msg in node.attempts] == [1, 2, 3]
